@@ -1,0 +1,111 @@
+//! What can be found out about a machine without asking anyone's opinion: gathered once, never changed on the way.
+
+use serde::Serialize;
+
+/// Everything known about this machine. Absent is `None` or empty; each source is in the field's comment.
+#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Facts {
+    /// `/etc/os-release`.
+    pub os: OperatingSystem,
+    /// `/proc/sys/kernel/osrelease`.
+    pub kernel: String,
+    /// `/sys/class/dmi/id`.
+    pub dmi: Dmi,
+    /// NVIDIA GPUs on the PCI bus (`/sys/bus/pci/devices`), in the order of their addresses.
+    pub gpus: Vec<Gpu>,
+    /// `/sys/fs/cgroup`.
+    pub cgroup: Option<CgroupVersion>,
+    /// Memory in bytes.
+    pub memory: u64,
+    /// Mounted disks.
+    pub disks: Vec<Disk>,
+    /// `/etc/machine-id`.
+    pub machine_id: String,
+    /// `/proc/sys/kernel/random/boot_id`.
+    pub boot_id: String,
+    /// The kernel's host name, `/proc/sys/kernel/hostname`.
+    pub hostname: String,
+    /// Who the platform says this machine is.
+    pub instance: Option<Instance>,
+}
+
+/// The distribution (os-release(5)).
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct OperatingSystem {
+    /// `ID`, e.g. `debian`.
+    pub id: String,
+    /// `ID_LIKE`, e.g. `debian`.
+    pub like: Vec<String>,
+    /// `VERSION_ID`, e.g. `13`.
+    pub version: String,
+    /// `PRETTY_NAME`.
+    pub name: String,
+}
+
+/// The firmware's description of the machine; a field that may not be read (no root) is `None`.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Dmi {
+    /// `sys_vendor`.
+    pub system_vendor: Option<String>,
+    /// `product_name`.
+    pub product_name: Option<String>,
+    /// `product_uuid` (root only).
+    pub product_uuid: Option<String>,
+    /// `board_asset_tag`.
+    pub board_asset_tag: Option<String>,
+    /// `chassis_asset_tag`.
+    pub chassis_asset_tag: Option<String>,
+}
+
+/// One NVIDIA GPU on the PCI bus.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Gpu {
+    /// PCI address, e.g. `0000:00:1e.0`.
+    pub address: String,
+    /// PCI device id, e.g. `0x1eb8`.
+    pub device: u16,
+    /// The model, e.g. `Tesla T4`; `None` when the device id is not in our table.
+    pub model: Option<String>,
+    /// The kernel driver that is bound to it.
+    pub driver: Option<String>,
+    /// It is a virtual function (it has a `physfn`).
+    pub is_virtual: bool,
+}
+
+/// Which cgroup hierarchy the system runs with (cgroups(7)).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum CgroupVersion {
+    /// The unified hierarchy alone.
+    V2,
+    /// Version 1, or version 1 with a version 2 hierarchy beside it.
+    V1,
+}
+
+/// One mounted disk.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Disk {
+    /// Where it is mounted.
+    pub mount: String,
+    /// Its size in bytes.
+    pub size: u64,
+    /// What is free for everyone, in bytes.
+    pub free: u64,
+}
+
+/// Who the platform says this machine is.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Instance {
+    /// The cloud's row in the table, e.g. `nocloud`.
+    pub cloud: &'static str,
+    /// The instance id. A changed one is a new node.
+    pub id: String,
+    /// Where that was read.
+    pub source: String,
+}

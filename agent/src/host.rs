@@ -1,0 +1,66 @@
+//! Everything outside the program is reached through here, and changed nowhere else.
+
+pub mod apply;
+pub mod clock;
+pub mod cluster;
+pub mod files;
+pub mod kernel;
+pub mod network;
+pub mod programs;
+pub mod runtime;
+pub mod units;
+
+use std::path::Path;
+
+use anyhow::Result;
+
+/// The machine (or the mounted image) that the agent works on; each part has a fake beside it.
+pub struct Host {
+    /// Files below the root.
+    pub files: files::Files,
+    /// Programs to ask or to run.
+    pub programs: Box<dyn programs::Programs>,
+    /// systemd.
+    pub units: Box<dyn units::Units>,
+    /// The running kernel.
+    pub kernel: Box<dyn kernel::Kernel>,
+    /// HTTPS to API servers and metadata services.
+    pub network: Box<dyn network::Network>,
+    /// The container runtime's CRI socket.
+    pub runtime: Box<dyn runtime::ContainerRuntime>,
+    /// The API server, with the node's own credential.
+    pub cluster: Box<dyn cluster::Cluster>,
+    /// Time.
+    pub clock: Box<dyn clock::Clock>,
+}
+
+impl Host {
+    /// The real machine, or the image or chroot at `root`.
+    pub fn real(root: &Path) -> Result<Self> {
+        let files = files::Files::below(root)?;
+        Ok(Self {
+            programs: Box::new(programs::RealPrograms::new(&files)),
+            units: Box::new(units::Systemd::new(files.is_running_system())),
+            kernel: Box::new(kernel::RunningKernel),
+            network: Box::new(network::Https::default()),
+            runtime: Box::new(runtime::CriSocket),
+            cluster: Box::new(cluster::ApiServer::new(&files)),
+            clock: Box::new(clock::SystemClock),
+            files,
+        })
+    }
+}
+
+/// An error with all its causes, outermost first.
+fn causes(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(inner) = cause {
+        let words = inner.to_string();
+        if !text.contains(&words) {
+            text = format!("{text}: {words}");
+        }
+        cause = inner.source();
+    }
+    text
+}

@@ -1,0 +1,159 @@
+//! The one place that changes a machine: it takes one change at a time and leaves either the old state or the new.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use anyhow::{Context, Error};
+
+use super::Host;
+use super::programs::{Output, Question};
+use crate::step::{Change, Command};
+
+/// Where the bytes of replaced and removed files are kept, by their path below the root.
+pub const REPLACED: &str = "/var/lib/gpuk-agent/replaced";
+
+/// How long systemd may take for one job.
+const UNIT_LIMIT: Duration = Duration::from_secs(120);
+
+/// How often a watched unit is looked at.
+const WATCH_PERIOD: Duration = Duration::from_millis(400);
+
+/// Why a change could not be made. The machine is as it was before that change.
+#[derive(Debug)]
+pub enum Failure {
+    /// A program ended with an error.
+    Program {
+        /// The command line (no secret is ever in one).
+        command: String,
+        /// What it said.
+        output: Output,
+    },
+    /// A program was ended early because the unit it waits for cannot start.
+    UnitCannotStart {
+        /// The program that was waiting.
+        command: String,
+        /// The unit.
+        unit: String,
+        /// The newest lines of the unit's log, oldest first.
+        log: Vec<String>,
+    },
+    /// Anything else.
+    Other(Error),
+}
+
+impl std::fmt::Display for Failure {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Program { command, output } => match output.code {
+                Some(code) => write!(formatter, "{command} ended with status {code}: {}", output.tail()),
+                None => write!(formatter, "{command} was ended by a signal: {}", output.tail()),
+            },
+            Self::UnitCannotStart { command, unit, log } => {
+                write!(
+                    formatter,
+                    "{command} waits for {unit}, which cannot start: {}",
+                    log.last().map_or("", |line| line.as_str())
+                )
+            }
+            Self::Other(error) => write!(formatter, "{error:#}"),
+        }
+    }
+}
+
+impl From<Error> for Failure {
+    fn from(error: Error) -> Self {
+        Self::Other(error)
+    }
+}
+
+impl Host {
+    /// Makes one change and returns when it is made.
+    pub(crate) async fn apply(&self, change: &Change) -> Result<(), Failure> {
+        match change {
+            Change::Write { path, contents, mode } => {
+                let old = self.files.read(path)?;
+                if old.as_deref() == Some(&contents.bytes) && self.files.mode(path)? == Some(*mode) {
+                    return Ok(());
+                }
+                if let Some(old) = old.filter(|old| !contents.secret && *old != contents.bytes) {
+                    self.keep(path, &old)?;
+                }
+                self.files.write(path, &contents.bytes, *mode)?;
+            }
+            Change::Remove { path, secret } => {
+                if let (false, Some(old)) = (secret, self.files.read(path)?) {
+                    self.keep(path, &old)?;
+                }
+                self.files.remove(path)?;
+            }
+            Change::Run(command) => self.run(command).await?,
+            Change::Unit(verb, unit) => self.units.act(*verb, unit, UNIT_LIMIT).await?,
+            Change::Hostname(name) => self.kernel.set_hostname(name)?,
+            Change::Sysctl { key, value } => self.files.poke(&sysctl_path(key), value)?,
+            Change::Sync => self.kernel.sync(),
+        }
+        Ok(())
+    }
+
+    /// Keeps the bytes of a file that is about to be replaced, once per content: only root may read them.
+    fn keep(&self, path: &Path, old: &[u8]) -> Result<(), Error> {
+        let digest = ring::digest::digest(&ring::digest::SHA256, old);
+        let short: String = digest.as_ref().iter().take(6).map(|byte| format!("{byte:02x}")).collect();
+        let relative = path.strip_prefix("/").unwrap_or(path);
+        let mut name = relative.file_name().unwrap_or_default().to_owned();
+        name.push(format!(".{short}"));
+        let kept = Path::new(REPLACED).join(relative).with_file_name(name);
+        if self.files.read(&kept)?.is_none() {
+            self.files.write(&kept, old, 0o600).with_context(|| format!("keeping the old {}", path.display()))?;
+        }
+        Ok(())
+    }
+
+    async fn run(&self, command: &Command) -> Result<(), Failure> {
+        let running = self.programs.run(&command.argv, command.limit);
+        let output = match &command.watched_unit {
+            None => running.await?,
+            Some(unit) => {
+                let restarts = self.units.state(unit).await?.map_or(0, |state| state.restarts);
+                tokio::select! {
+                    output = running => output?,
+                    log = self.unit_cannot_start(unit, restarts) => {
+                        return Err(Failure::UnitCannotStart { command: command.to_string(), unit: unit.clone(), log });
+                    }
+                }
+            }
+        };
+        if output.success() { Ok(()) } else { Err(Failure::Program { command: command.to_string(), output }) }
+    }
+
+    /// Ends, with the unit's log, once systemd has restarted the unit after a failure since `restarts` was read.
+    async fn unit_cannot_start(&self, unit: &str, restarts: u32) -> Vec<String> {
+        let mut failures = 0;
+        loop {
+            tokio::time::sleep(WATCH_PERIOD).await;
+            // A unit that cannot be asked about does not stop the program: it may still succeed.
+            let Ok(Some(state)) = self.units.state(unit).await else { continue };
+            let failed = state.cannot_start() && (state.restarts > restarts || state.active == "failed");
+            // A unit whose start was asked for while it was failing needs a moment: judge what lasts.
+            failures = if failed { failures + 1 } else { 0 };
+            if failures >= 3 {
+                let question = Question::UnitLog { unit: unit.to_owned(), lines: 60 };
+                let log = self.programs.ask(question).await.map(|output| output.stdout).unwrap_or_default();
+                return log.lines().map(str::to_owned).collect();
+            }
+        }
+    }
+}
+
+/// `/proc/sys/...` of a dotted name; a slash in the dotted name stands for a dot in the path (sysctl.d(5)).
+pub fn sysctl_path(key: &str) -> PathBuf {
+    let path: String = key
+        .chars()
+        .map(|character| match character {
+            '.' => '/',
+            '/' => '.',
+            other => other,
+        })
+        .collect();
+    Path::new("/proc/sys").join(path)
+}

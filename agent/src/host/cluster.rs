@@ -1,0 +1,195 @@
+//! A joined node may read and report on itself with the kubelet's own credential, and needs no other.
+
+use std::cell::RefCell;
+use std::time::Duration;
+
+use anyhow::Result;
+use async_trait::async_trait;
+use serde_json::{Value, json};
+use tokio::sync::OnceCell;
+
+use super::causes;
+use super::files::Files;
+
+/// Where kubeadm puts the node's own credential.
+pub const KUBELET_KUBECONFIG: &str = "/etc/kubernetes/kubelet.conf";
+
+/// This node as the API server knows it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Node {
+    /// `metadata.name`.
+    pub name: String,
+    /// `status.nodeInfo.machineID`.
+    pub machine_id: String,
+    /// `status.nodeInfo.bootID`.
+    pub boot_id: String,
+    /// All conditions.
+    pub conditions: Vec<Condition>,
+    /// `spec.unschedulable`.
+    pub unschedulable: bool,
+}
+
+impl Node {
+    /// The condition of this type.
+    pub fn condition(&self, kind: &str) -> Option<&Condition> {
+        self.conditions.iter().find(|condition| condition.kind == kind)
+    }
+
+    /// From the API's JSON; what is absent is empty.
+    pub fn from_json(object: &Value) -> Self {
+        let text = |pointer: &str| object.pointer(pointer).and_then(Value::as_str).unwrap_or_default().to_owned();
+        let conditions = object.pointer("/status/conditions").and_then(Value::as_array).into_iter().flatten();
+        Self {
+            name: text("/metadata/name"),
+            machine_id: text("/status/nodeInfo/machineID"),
+            boot_id: text("/status/nodeInfo/bootID"),
+            conditions: conditions
+                .map(|condition| {
+                    let field = |name: &str| condition.get(name).and_then(Value::as_str).unwrap_or_default().to_owned();
+                    Condition { kind: field("type"), status: field("status"), reason: field("reason"), message: field("message") }
+                })
+                .collect(),
+            unschedulable: object.pointer("/spec/unschedulable").and_then(Value::as_bool).unwrap_or(false),
+        }
+    }
+}
+
+/// One Node condition, as far as its meaning goes (times are the API's business).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Condition {
+    /// `type`, e.g. `NodeBootstrapped`.
+    pub kind: String,
+    /// `True`, `False` or `Unknown`.
+    pub status: String,
+    /// One CamelCase word for programs.
+    pub reason: String,
+    /// A sentence for people.
+    pub message: String,
+}
+
+/// Why the API server could not be asked, or what it refused.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ClusterError {
+    /// There is no usable credential in the kubelet's kubeconfig yet.
+    NoCredential(String),
+    /// No answer.
+    Unreachable(String),
+    /// An answer that is neither 200 nor 404: its HTTP status and message.
+    Refused(u16, String),
+}
+
+impl std::fmt::Display for ClusterError {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::NoCredential(text) | Self::Unreachable(text) => formatter.write_str(text),
+            Self::Refused(status, text) => write!(formatter, "{text} (HTTP {status})"),
+        }
+    }
+}
+
+impl std::error::Error for ClusterError {}
+
+/// The API server, with the node's own credential.
+#[async_trait(?Send)]
+pub trait Cluster {
+    /// The Node object, or `None` when the API server has none of that name.
+    async fn node(&self, name: &str) -> Result<Option<Node>, ClusterError>;
+
+    /// Sets one condition in the Node's status; `now` is RFC 3339.
+    async fn set_condition(&self, name: &str, condition: &Condition, now: &str) -> Result<(), ClusterError>;
+}
+
+/// The real API server, at the address and with the certificate that `kubelet.conf` names.
+pub struct ApiServer {
+    files: Files,
+    client: OnceCell<kube::Client>,
+}
+
+const LIMIT: Duration = Duration::from_secs(10);
+
+impl ApiServer {
+    /// Reads `kubelet.conf` at the first question.
+    pub fn new(files: &Files) -> Self {
+        Self { files: files.clone(), client: OnceCell::new() }
+    }
+
+    async fn client(&self) -> Result<&kube::Client, ClusterError> {
+        self.client
+            .get_or_try_init(|| async {
+                let broken = |why: String| ClusterError::NoCredential(format!("{KUBELET_KUBECONFIG}: {why}"));
+                let text = self.files.text(KUBELET_KUBECONFIG.as_ref()).map_err(|error| broken(format!("{error:#}")))?;
+                let text = text.ok_or_else(|| broken("there is no such file".to_owned()))?;
+                let kubeconfig = kube::config::Kubeconfig::from_yaml(&text).map_err(|error| broken(error.to_string()))?;
+                let mut config = kube::Config::from_custom_kubeconfig(kubeconfig, &Default::default())
+                    .await
+                    .map_err(|error| broken(error.to_string()))?;
+                config.connect_timeout = Some(LIMIT);
+                config.read_timeout = Some(LIMIT);
+                kube::Client::try_from(config).map_err(|error| broken(error.to_string()))
+            })
+            .await
+    }
+
+    async fn request(&self, request: http::Request<Vec<u8>>) -> Result<Option<Value>, ClusterError> {
+        let client = self.client().await?;
+        match tokio::time::timeout(LIMIT, client.request::<Value>(request)).await {
+            Ok(Ok(object)) => Ok(Some(object)),
+            Ok(Err(kube::Error::Api(status))) if status.code == 404 => Ok(None),
+            Ok(Err(kube::Error::Api(status))) => Err(ClusterError::Refused(status.code, status.message.clone())),
+            Ok(Err(error)) => Err(ClusterError::Unreachable(causes(&error))),
+            Err(_) => Err(ClusterError::Unreachable(format!("the API server did not answer in {} s", LIMIT.as_secs()))),
+        }
+    }
+}
+
+#[async_trait(?Send)]
+impl Cluster for ApiServer {
+    async fn node(&self, name: &str) -> Result<Option<Node>, ClusterError> {
+        let request = http::Request::get(format!("/api/v1/nodes/{name}")).body(Vec::new());
+        let request = request.map_err(|error| ClusterError::Unreachable(format!("node name {name:?}: {error}")))?;
+        Ok(self.request(request).await?.map(|object| Node::from_json(&object)))
+    }
+
+    async fn set_condition(&self, name: &str, condition: &Condition, now: &str) -> Result<(), ClusterError> {
+        // A strategic merge of one element: conditions are merged by their `type`.
+        let patch = json!({"status": {"conditions": [{
+            "type": condition.kind, "status": condition.status, "reason": condition.reason, "message": condition.message,
+            "lastHeartbeatTime": now, "lastTransitionTime": now,
+        }]}});
+        let request = http::Request::patch(format!("/api/v1/nodes/{name}/status?fieldManager=gpuk-agent"))
+            .header("content-type", "application/strategic-merge-patch+json")
+            .body(patch.to_string().into_bytes())
+            .map_err(|error| ClusterError::Unreachable(format!("node name {name:?}: {error}")))?;
+        match self.request(request).await? {
+            Some(_) => Ok(()),
+            None => Err(ClusterError::Refused(404, format!("node {name:?} not found"))),
+        }
+    }
+}
+
+/// A fake: one Node (or none), and the conditions that were set on it.
+pub struct ScriptedCluster {
+    /// What `node` answers.
+    pub answer: RefCell<Result<Option<Node>, ClusterError>>,
+    /// Every condition that was set.
+    pub conditions: RefCell<Vec<Condition>>,
+}
+
+impl ScriptedCluster {
+    /// A cluster that answers this.
+    pub fn answering(answer: Result<Option<Node>, ClusterError>) -> Self {
+        Self { answer: RefCell::new(answer), conditions: RefCell::default() }
+    }
+}
+
+#[async_trait(?Send)]
+impl Cluster for ScriptedCluster {
+    async fn node(&self, _name: &str) -> Result<Option<Node>, ClusterError> {
+        self.answer.borrow().clone()
+    }
+
+    async fn set_condition(&self, _name: &str, condition: &Condition, _now: &str) -> Result<(), ClusterError> {
+        self.conditions.borrow_mut().push(condition.clone());
+        Ok(())
+    }
+}

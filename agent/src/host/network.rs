@@ -1,0 +1,207 @@
+//! An API server is judged by what it answers and by how the connection failed, so both come back typed.
+
+use std::cell::RefCell;
+use std::time::{Duration, SystemTime};
+
+use async_trait::async_trait;
+
+use super::causes;
+use crate::config::Secret;
+
+/// Whom to trust for one request.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Trust {
+    /// Any certificate: only for the first, unverified look of kubeadm's discovery. Never with a credential.
+    Anyone,
+    /// Only certificates under these CA certificates (PEM), with the right name and dates.
+    Only(String),
+}
+
+/// One GET over HTTPS.
+#[derive(Clone, Debug)]
+pub struct Get {
+    /// The whole URL.
+    pub url: String,
+    /// Whom to trust.
+    pub trust: Trust,
+    /// A bearer token. Never sent when `trust` is `Anyone`.
+    pub bearer: Option<Secret>,
+    /// From the first packet to the last byte.
+    pub limit: Duration,
+}
+
+/// What a server answered, whatever its status.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Answer {
+    /// HTTP status, e.g. 403.
+    pub status: u16,
+    /// The server's clock, from the `Date` header (one second is the resolution).
+    pub date: Option<SystemTime>,
+    /// `Retry-After` in seconds.
+    pub retry_after: Option<Duration>,
+    /// The body, at most [`BODY_CAP`] bytes.
+    pub body: Vec<u8>,
+}
+
+/// A larger answer is an error.
+pub const BODY_CAP: usize = 1024 * 1024;
+
+/// No answer came; `kind` says which way it failed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Unreachable {
+    /// Which way.
+    pub kind: UnreachableKind,
+    /// The library's own words, innermost cause last.
+    pub text: String,
+}
+
+/// The ways in which a request fails without an answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum UnreachableKind {
+    /// Nobody listens there.
+    Refused,
+    /// Not within the limit.
+    Timeout,
+    /// The name does not resolve.
+    Name,
+    /// The server's certificate is not under the trusted CA.
+    UnknownAuthority,
+    /// The certificate is for other names.
+    WrongName,
+    /// The certificate has expired or is not valid yet, by our clock.
+    CertificateDates,
+    /// Anything else: reset, no route, not TLS, an answer that is too large.
+    Other,
+}
+
+impl std::fmt::Display for Unreachable {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter.write_str(&self.text)
+    }
+}
+
+/// Requests to API servers and metadata services.
+#[async_trait(?Send)]
+pub trait Network {
+    /// One GET: no proxy, no redirect.
+    async fn get(&self, request: Get) -> Result<Answer, Unreachable>;
+}
+
+/// Real HTTPS.
+#[derive(Default)]
+pub struct Https;
+
+#[async_trait(?Send)]
+impl Network for Https {
+    async fn get(&self, request: Get) -> Result<Answer, Unreachable> {
+        let other = |text: String| Unreachable { kind: UnreachableKind::Other, text };
+        let mut builder = reqwest::Client::builder()
+            .no_proxy()
+            .https_only(true)
+            .redirect(reqwest::redirect::Policy::none())
+            .timeout(request.limit)
+            .user_agent(concat!("gpuk-agent/", env!("CARGO_PKG_VERSION")));
+        builder = match (&request.trust, &request.bearer) {
+            (Trust::Anyone, Some(_)) => {
+                return Err(other("a credential is never sent to a server that is not verified".to_owned()));
+            }
+            (Trust::Anyone, None) => builder.tls_danger_accept_invalid_certs(true),
+            (Trust::Only(pem), _) => {
+                let roots = reqwest::Certificate::from_pem_bundle(pem.as_bytes()).map_err(|error| other(causes(&error)))?;
+                builder.tls_certs_only(roots)
+            }
+        };
+        let client = builder.build().map_err(|error| other(causes(&error)))?;
+        let mut call = client.get(&request.url);
+        if let Some(token) = &request.bearer {
+            call = call.bearer_auth(token.expose());
+        }
+        let mut response = call.send().await.map_err(|error| unreachable(&error))?;
+        let header = |name: &str| response.headers().get(name).and_then(|value| value.to_str().ok()).map(str::to_owned);
+        let mut answer = Answer {
+            status: response.status().as_u16(),
+            date: header("date").and_then(|date| httpdate::parse_http_date(&date).ok()),
+            retry_after: header("retry-after").and_then(|seconds| seconds.parse().ok()).map(Duration::from_secs),
+            body: Vec::new(),
+        };
+        while let Some(chunk) = response.chunk().await.map_err(|error| unreachable(&error))? {
+            answer.body.extend_from_slice(&chunk);
+            if answer.body.len() > BODY_CAP {
+                return Err(other(format!("{}: the answer is larger than {} KiB", request.url, BODY_CAP >> 10)));
+            }
+        }
+        Ok(answer)
+    }
+}
+
+/// Finds out which way a request failed from the chain of its causes.
+fn unreachable(error: &reqwest::Error) -> Unreachable {
+    let text = causes(error);
+    let mut kind = if error.is_timeout() { UnreachableKind::Timeout } else { UnreachableKind::Other };
+    let mut cause: Option<&(dyn std::error::Error + 'static)> = Some(error);
+    while let Some(inner) = cause {
+        if let Some(io) = inner.downcast_ref::<std::io::Error>() {
+            match io.kind() {
+                std::io::ErrorKind::ConnectionRefused => kind = UnreachableKind::Refused,
+                std::io::ErrorKind::TimedOut => kind = UnreachableKind::Timeout,
+                _ => {}
+            }
+            // rustls' errors travel inside an io::Error, which is no `source` of it.
+            if let Some(tls) = io.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>()) {
+                kind = tls_kind(tls);
+            }
+        }
+        if let Some(tls) = inner.downcast_ref::<rustls::Error>() {
+            kind = tls_kind(tls);
+        }
+        if inner.to_string().contains("dns error") {
+            kind = UnreachableKind::Name;
+        }
+        cause = inner.source();
+    }
+    Unreachable { kind, text }
+}
+
+fn tls_kind(error: &rustls::Error) -> UnreachableKind {
+    use rustls::CertificateError as Bad;
+    match error {
+        rustls::Error::InvalidCertificate(bad) => match bad {
+            Bad::UnknownIssuer | Bad::BadSignature => UnreachableKind::UnknownAuthority,
+            Bad::NotValidForName | Bad::NotValidForNameContext { .. } => UnreachableKind::WrongName,
+            Bad::Expired | Bad::ExpiredContext { .. } | Bad::NotValidYet | Bad::NotValidYetContext { .. } => {
+                UnreachableKind::CertificateDates
+            }
+            _ => UnreachableKind::Other,
+        },
+        _ => UnreachableKind::Other,
+    }
+}
+
+/// A fake: answers by the URL's beginning, the first match first; an unknown URL is refused.
+#[derive(Default)]
+pub struct ScriptedNetwork {
+    #[allow(clippy::type_complexity, reason = "a list of rules, read nowhere else")]
+    rules: Vec<(String, Box<dyn Fn(&Get) -> Result<Answer, Unreachable>>)>,
+    /// Every URL that was asked, in order.
+    pub seen: RefCell<Vec<String>>,
+}
+
+impl ScriptedNetwork {
+    /// Answers requests whose URL begins with `prefix`.
+    #[must_use]
+    pub fn answering(mut self, prefix: &str, rule: impl Fn(&Get) -> Result<Answer, Unreachable> + 'static) -> Self {
+        self.rules.push((prefix.to_owned(), Box::new(rule)));
+        self
+    }
+}
+
+#[async_trait(?Send)]
+impl Network for ScriptedNetwork {
+    async fn get(&self, request: Get) -> Result<Answer, Unreachable> {
+        self.seen.borrow_mut().push(request.url.clone());
+        match self.rules.iter().find(|(prefix, _)| request.url.starts_with(prefix.as_str())) {
+            Some((_, rule)) => rule(&request),
+            None => Err(Unreachable { kind: UnreachableKind::Refused, text: format!("{}: connection refused", request.url) }),
+        }
+    }
+}

@@ -1,0 +1,98 @@
+//! Looking must never change a machine, so what a step is handed can only read.
+
+use std::path::{Path, PathBuf};
+use std::time::SystemTime;
+
+use anyhow::Result;
+
+use crate::config::Config;
+use crate::facts::Facts;
+use crate::host::Host;
+use crate::host::cluster::{ClusterError, Node};
+use crate::host::files::SeekableFile;
+use crate::host::network::{Answer, Get, Unreachable};
+use crate::host::programs::{Output, Question};
+use crate::host::runtime::RuntimeStatus;
+use crate::host::units::UnitState;
+
+/// The read-only view of a host that steps, facts and the doctor look through.
+#[derive(Clone, Copy)]
+pub struct Look<'a> {
+    host: &'a Host,
+    /// The effective configuration.
+    pub config: &'a Config,
+    /// What was found out about this machine, once, before the first step.
+    pub facts: &'a Facts,
+}
+
+impl<'a> Look<'a> {
+    /// A view of `host`; what the view can do is all in its methods.
+    pub fn new(host: &'a Host, config: &'a Config, facts: &'a Facts) -> Self {
+        Self { host, config, facts }
+    }
+
+    /// False when the root is an image, a chroot or a fixture: nothing is running there.
+    pub fn running_system(&self) -> bool {
+        self.host.files.is_running_system()
+    }
+
+    /// The whole file, or `None` when it is absent.
+    pub fn read(&self, path: impl AsRef<Path>) -> Result<Option<Vec<u8>>> {
+        self.host.files.read(path.as_ref())
+    }
+
+    /// The whole file as text (not UTF-8 is an error that names the file), or `None` when it is absent.
+    pub fn text(&self, path: impl AsRef<Path>) -> Result<Option<String>> {
+        self.host.files.text(path.as_ref())
+    }
+
+    /// The file opened for reading parts of it, or `None` when it is absent.
+    pub fn open(&self, path: impl AsRef<Path>) -> Result<Option<SeekableFile>> {
+        self.host.files.open(path.as_ref())
+    }
+
+    /// Whether something is there (links are followed).
+    pub fn exists(&self, path: impl AsRef<Path>) -> Result<bool> {
+        self.host.files.exists(path.as_ref())
+    }
+
+    /// The sorted names in a directory; an absent one has none.
+    pub fn list(&self, directory: impl AsRef<Path>) -> Result<Vec<String>> {
+        self.host.files.list(directory.as_ref())
+    }
+
+    /// Where a symbolic link points, or `None` when it is absent or no link.
+    pub fn link(&self, path: impl AsRef<Path>) -> Result<Option<PathBuf>> {
+        self.host.files.link(path.as_ref())
+    }
+
+    /// What systemd says of a unit, or `None` when it knows no such unit.
+    pub async fn unit(&self, name: &str) -> Result<Option<UnitState>> {
+        self.host.units.state(name).await
+    }
+
+    /// Asks a program one of the questions on the read-only list.
+    pub async fn ask(&self, question: Question) -> Result<Output> {
+        self.host.programs.ask(question).await
+    }
+
+    /// One HTTPS request: no proxy, no redirect, a capped answer, a time limit.
+    pub async fn get(&self, request: Get) -> Result<Answer, Unreachable> {
+        self.host.network.get(request).await
+    }
+
+    /// What the CRI socket answers to `Status` (Kubernetes CRI API, `runtime.v1`).
+    pub async fn runtime_status(&self, socket: &str) -> Result<RuntimeStatus> {
+        self.host.runtime.status(socket).await
+    }
+
+    /// This node's object, asked for with the node's own credential.
+    pub async fn node(&self, name: &str) -> Result<Option<Node>, ClusterError> {
+        self.host.cluster.node(name).await
+    }
+
+    /// The wall clock.
+    pub fn now(&self) -> SystemTime {
+        self.host.clock.now()
+    }
+}

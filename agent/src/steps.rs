@@ -1,0 +1,1 @@
+//! Each file is one thing that must be true of a node.
