@@ -19,5 +19,6 @@ pub mod progress;
 pub use cache::Cache;
 pub use cluster::{Cluster, ClusterOptions};
 pub use image::Image;
+pub use machine::{Machine, MachineOptions, Output};
 pub use packages::Packages;
 pub use parts::{Containerd, ContainerdBinaries, Parts};
