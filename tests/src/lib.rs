@@ -1,13 +1,11 @@
 //! The agent is tested as people use it: the program itself, on files and beside real parts.
 
+#![allow(clippy::unwrap_used, clippy::panic, reason = "only tests call this, and a panic is how a test fails")]
+
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
 /// The agent's program, built from this tree.
-///
-/// # Panics
-/// When it cannot be built: nothing can be tested then.
-#[allow(clippy::panic, clippy::unwrap_used, reason = "only tests call this")]
 pub fn agent() -> PathBuf {
     use std::sync::OnceLock;
     static BUILT: OnceLock<PathBuf> = OnceLock::new();
@@ -40,19 +38,11 @@ impl From<Output> for Ran {
 }
 
 /// Runs the agent on the root `root` with a clean environment.
-///
-/// # Panics
-/// When it cannot be started.
-#[allow(clippy::unwrap_used, reason = "only tests call this")]
 pub fn run(root: &Path, words: &[&str]) -> Ran {
     Command::new(agent()).arg("--root").arg(root).args(words).env_clear().output().unwrap().into()
 }
 
 /// A root with the few files of a Debian image that the steps look at.
-///
-/// # Panics
-/// When the temporary directory cannot be written.
-#[allow(clippy::unwrap_used, reason = "only tests call this")]
 pub fn image_root() -> tempfile::TempDir {
     let root = tempfile::tempdir().unwrap();
     for (path, text) in [
@@ -68,10 +58,6 @@ pub fn image_root() -> tempfile::TempDir {
 }
 
 /// Writes a file below `root`, with the directories above it.
-///
-/// # Panics
-/// When it cannot be written.
-#[allow(clippy::unwrap_used, reason = "only tests call this")]
 pub fn write(root: &Path, path: &str, text: &str) {
     let path = root.join(path);
     std::fs::create_dir_all(path.parent().unwrap()).unwrap();
@@ -79,10 +65,6 @@ pub fn write(root: &Path, path: &str, text: &str) {
 }
 
 /// Every file below `root` with its bytes, in order: two of these are equal when nothing was changed.
-///
-/// # Panics
-/// When a file cannot be read.
-#[allow(clippy::unwrap_used, reason = "only tests call this")]
 pub fn snapshot(root: &Path) -> Vec<(PathBuf, Vec<u8>)> {
     let mut files = Vec::new();
     let mut directories = vec![root.to_owned()];

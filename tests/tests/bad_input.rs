@@ -1,5 +1,7 @@
 //! Bad input gets a clear error that names the place and what would be right, and leaves everything as it was.
 
+#![allow(clippy::unwrap_used, reason = "a panic is how a test fails")]
+
 use std::os::unix::fs::PermissionsExt;
 use std::process::Command;
 
