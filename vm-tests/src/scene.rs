@@ -112,7 +112,7 @@ pub fn worth_showing(line: &Line) -> Option<String> {
     // The kernel and systemd begin with a bracket; the agent speaks in sentences of its own.
     let others = ["[", "Starting ", "Stopping ", "Expecting ", "Mounting "];
     let agent = !text.is_empty() && !others.iter().any(|start| text.starts_with(start));
-    agent.then(|| format!("{:7.1} s    {text}", line.at.as_secs_f64()))
+    agent.then(|| format!("{:7.1} s    {}", line.at.as_secs_f64(), line.text))
 }
 
 /// `gpuk-agent status --json`, as far as the agent has come.

@@ -143,8 +143,15 @@ fn plain(text: &str) -> String {
     let mut characters = text.chars();
     while let Some(character) = characters.next() {
         if character == '\u{1b}' {
-            if characters.next() == Some('[') {
-                characters.by_ref().find(|end| end.is_ascii_alphabetic());
+            match characters.next() {
+                Some('[') => drop(characters.by_ref().find(|end| end.is_ascii_alphabetic())),
+                // A command to the terminal itself, up to BEL or ESC \.
+                Some(']') => {
+                    if characters.by_ref().find(|end| matches!(end, '\u{7}' | '\u{1b}')) == Some('\u{1b}') {
+                        characters.next();
+                    }
+                }
+                _ => {}
             }
         } else if !character.is_control() || character == '\t' {
             plain.push(character);
@@ -160,6 +167,8 @@ mod tests {
     #[test]
     fn colours_are_taken_out() {
         assert_eq!(plain("[\u{1b}[0;32m  OK  \u{1b}[0m] Started \u{1b}[0;1;39mx\u{1b}[0m.\r\n"), "[  OK  ] Started x.");
+        assert_eq!(plain("\u{1b}]104\u{7}\u{1b}[!pready"), "ready");
+        assert_eq!(plain("\u{1b}]104\u{1b}\\ready"), "ready");
     }
 
     #[test]
