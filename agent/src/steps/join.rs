@@ -110,7 +110,7 @@ async fn member(look: Look<'_>, until: SystemTime) -> Result<Status> {
 async fn stranger(look: Look<'_>, mut why: String, bad_certificate: bool) -> Result<Status> {
     let target = match target::of(look)? {
         Ok(target) => target,
-        Err(finding) => return Ok(Status::Broken(finding)),
+        Err(status) => return Ok(status),
     };
     let cluster = match discovery::discover(look, &target).await {
         Ok(cluster) => cluster,

@@ -9,7 +9,7 @@ use ring::digest;
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
 use serde::Deserialize;
-use x509_cert::certificate::{CertificateInner, Raw};
+use x509_cert::Certificate;
 use x509_cert::der::{Decode, Encode};
 
 /// Where every kubeadm cluster publishes it (kubeadm, "Implementation details": `kube-public/cluster-info`).
@@ -98,7 +98,7 @@ pub fn authorities(pem: &[u8]) -> Result<Vec<Authority>, String> {
 impl Authority {
     fn from_der(der: &CertificateDer<'_>) -> Result<Self, String> {
         let unreadable = |error: x509_cert::der::Error| format!("its CA certificate cannot be read: {error}");
-        let certificate = CertificateInner::<Raw>::from_der(der).map_err(unreadable)?;
+        let certificate = Certificate::from_der(der).map_err(unreadable)?;
         let certificate = certificate.tbs_certificate();
         let public_key = certificate.subject_public_key_info().to_der().map_err(unreadable)?;
         let hash = digest::digest(&digest::SHA256, &public_key);

@@ -97,12 +97,11 @@ impl Examination<'_> {
     async fn verify(&self) -> Result<Verified, Verdict> {
         let token = &self.target.token;
         let (first, date) = self.cluster_info(Trust::Anyone, 0).await?;
-        let kubeconfig = first.kubeconfig().ok_or_else(|| Verdict::ClusterInfoMissing("cluster-info has no kubeconfig".to_owned()))?;
+        let kubeconfig =
+            first.kubeconfig().ok_or_else(|| Verdict::ClusterInfoMissing("cluster-info has no kubeconfig".to_owned()))?;
         let authorities = first.authorities().map_err(|why| Verdict::ClusterInfoMissing(format!("cluster-info: {why}")))?;
-        let trusted: Vec<&Authority> = authorities
-            .iter()
-            .filter(|authority| self.target.skip_pins || self.target.pins.contains(&authority.pin))
-            .collect();
+        let trusted: Vec<&Authority> =
+            authorities.iter().filter(|authority| self.target.skip_pins || self.target.pins.contains(&authority.pin)).collect();
         let signature = first.signature(&token.signature_key());
         if signature.is_some_and(|signature| !token.has_signed(kubeconfig.as_bytes(), signature)) {
             return Err(Verdict::WrongSignature { pinned: !trusted.is_empty() && !self.target.skip_pins });

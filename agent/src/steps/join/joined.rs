@@ -8,7 +8,7 @@ use anyhow::Result;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::sign::CertifiedKey;
-use x509_cert::certificate::{CertificateInner, Raw};
+
 use x509_cert::der::{DateTime, Decode};
 
 use crate::host::cluster::KUBELET_KUBECONFIG;
@@ -95,7 +95,7 @@ fn examine(pem: &[u8], now: SystemTime) -> Certificate {
     let chain: Result<Vec<CertificateDer<'static>>, _> = CertificateDer::pem_slice_iter(pem).collect();
     let Ok(chain) = chain else { return damaged("it is not PEM") };
     let Some(leaf) = chain.first() else { return damaged("it holds no certificate") };
-    let Ok(parsed) = CertificateInner::<Raw>::from_der(leaf) else { return damaged("its certificate cannot be read") };
+    let Ok(parsed) = x509_cert::Certificate::from_der(leaf) else { return damaged("its certificate cannot be read") };
     let until = parsed.tbs_certificate().validity().not_after.to_system_time();
     let Ok(key) = PrivateKeyDer::from_pem_slice(pem) else { return damaged("it holds no private key") };
     if CertifiedKey::from_der(chain, key, &rustls::crypto::ring::default_provider()).is_err() {

@@ -220,13 +220,41 @@ mod tests {
     #[test]
     fn kubeadms_words_become_findings() {
         for (said, code, waits) in [
-            ("error: error execution phase kubelet-start: a Node with name \"a\" and status \"Ready\" already exists in the cluster. You must delete the existing Node or change the name of this new joining Node", "name-taken", false),
-            ("error: error execution phase kubelet-wait-bootstrap: failed while waiting for TLS bootstrap: context deadline exceeded", "certificate-not-issued", true),
-            ("error: error execution phase kubelet-wait-bootstrap: failed while waiting for the kubelet to start: The HTTP call equal to 'curl'", "kubelet-slow", true),
-            ("error: error execution phase preflight: unable to fetch the kubeadm-config ConfigMap: failed to get config map: Unauthorized", "token-rejected", false),
-            ("failed to get config map: configmaps \"kubeadm-config\" is forbidden: User \"system:bootstrap:abcdef\" cannot get resource", "token-forbidden", false),
-            ("error: error execution phase preflight: [preflight] Some fatal errors occurred:\n\t[ERROR FileContent--proc-sys-net-ipv4-ip_forward]: /proc/sys/net/ipv4/ip_forward contents are not set to 1\n", "preflight", false),
-            ("no kind \"JoinConfiguration\" is registered for version \"kubeadm.k8s.io/v1beta4\"", "kubeadm-configuration", false),
+            (
+                "error: error execution phase kubelet-start: a Node with name \"a\" and status \"Ready\" already exists in the cluster. You must delete the existing Node or change the name of this new joining Node",
+                "name-taken",
+                false,
+            ),
+            (
+                "error: error execution phase kubelet-wait-bootstrap: failed while waiting for TLS bootstrap: context deadline exceeded",
+                "certificate-not-issued",
+                true,
+            ),
+            (
+                "error: error execution phase kubelet-wait-bootstrap: failed while waiting for the kubelet to start: The HTTP call equal to 'curl'",
+                "kubelet-slow",
+                true,
+            ),
+            (
+                "error: error execution phase preflight: unable to fetch the kubeadm-config ConfigMap: failed to get config map: Unauthorized",
+                "token-rejected",
+                false,
+            ),
+            (
+                "failed to get config map: configmaps \"kubeadm-config\" is forbidden: User \"system:bootstrap:abcdef\" cannot get resource",
+                "token-forbidden",
+                false,
+            ),
+            (
+                "error: error execution phase preflight: [preflight] Some fatal errors occurred:\n\t[ERROR FileContent--proc-sys-net-ipv4-ip_forward]: /proc/sys/net/ipv4/ip_forward contents are not set to 1\n",
+                "preflight",
+                false,
+            ),
+            (
+                "no kind \"JoinConfiguration\" is registered for version \"kubeadm.k8s.io/v1beta4\"",
+                "kubeadm-configuration",
+                false,
+            ),
         ] {
             match judged(said) {
                 Some(Status::Waiting(finding)) => assert!(waits && finding.code == code, "{said}: {finding:?}"),

@@ -67,7 +67,12 @@ const CAUSES: &[Cause] = &[
         remedy: "ss -ltnp 'sport = :10250 or sport = :10248', stop that program, then: systemctl restart kubelet",
     },
     Cause {
-        words: &["failed to load kubelet config file", "failed to load Kubelet config file", "strict decoding error", "failed to validate kubelet configuration"],
+        words: &[
+            "failed to load kubelet config file",
+            "failed to load Kubelet config file",
+            "strict decoding error",
+            "failed to validate kubelet configuration",
+        ],
         what: "The kubelet cannot start: it does not understand its configuration",
         remedy: EDIT_CONFIG,
     },
@@ -83,7 +88,8 @@ pub fn last_words(log: &[&str]) -> Option<String> {
     // A kubelet that panics, or stops before its logger runs, writes no such line.
     reason.or_else(|| {
         // klog's fatal lines begin with F and the date.
-        let is_fatal = |line: &str| line.strip_prefix('F').is_some_and(|rest| rest.starts_with(|letter: char| letter.is_ascii_digit()));
+        let is_fatal =
+            |line: &str| line.strip_prefix('F').is_some_and(|rest| rest.starts_with(|letter: char| letter.is_ascii_digit()));
         let is_last_word = |line: &str| line.starts_with("panic:") || line.starts_with("Error:") || is_fatal(line);
         log.iter().rev().find(|line| is_last_word(line)).map(|line| (*line).to_owned())
     })
@@ -177,13 +183,31 @@ mod tests {
     #[test]
     fn each_known_cause_reads_its_line() {
         for (reason, words) in [
-            ("failed to run Kubelet: running with swap on is not supported, please disable swap or set --fail-swap-on flag to false", "swap"),
-            ("failed to run Kubelet: misconfiguration: kubelet cgroup driver: \"systemd\" is different from docker cgroup driver", "cgroup driver"),
+            (
+                "failed to run Kubelet: running with swap on is not supported, please disable swap or set --fail-swap-on flag to false",
+                "swap",
+            ),
+            (
+                "failed to run Kubelet: misconfiguration: kubelet cgroup driver: \"systemd\" is different from docker cgroup driver",
+                "cgroup driver",
+            ),
             ("failed to parse kubelet flag: unknown flag: --bogus", "flags"),
-            ("failed to run Kubelet: validate service connection: validate CRI v1 runtime API for endpoint \"unix:///run/containerd/containerd.sock\": rpc error", "container runtime"),
-            ("failed to validate kubelet flags: unknown 'kubernetes.io' or 'k8s.io' labels specified with --node-labels: [node-role.kubernetes.io/gpu]", "labels"),
-            ("failed to run Kubelet: unable to load bootstrap kubeconfig: stat /etc/kubernetes/bootstrap-kubelet.conf: no such file or directory", "credential"),
-            ("failed to load kubelet config file, path: /var/lib/kubelet/config.yaml, error: strict decoding error: unknown field \"x\"", "configuration"),
+            (
+                "failed to run Kubelet: validate service connection: validate CRI v1 runtime API for endpoint \"unix:///run/containerd/containerd.sock\": rpc error",
+                "container runtime",
+            ),
+            (
+                "failed to validate kubelet flags: unknown 'kubernetes.io' or 'k8s.io' labels specified with --node-labels: [node-role.kubernetes.io/gpu]",
+                "labels",
+            ),
+            (
+                "failed to run Kubelet: unable to load bootstrap kubeconfig: stat /etc/kubernetes/bootstrap-kubelet.conf: no such file or directory",
+                "credential",
+            ),
+            (
+                "failed to load kubelet config file, path: /var/lib/kubelet/config.yaml, error: strict decoding error: unknown field \"x\"",
+                "configuration",
+            ),
         ] {
             let finding = finding(Some(reason));
             assert!(finding.what.contains(words), "{reason}: {}", finding.what);

@@ -79,7 +79,7 @@ pub enum Verdict {
 
 /// Who can cure it, from the least to the gravest.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Action {
+enum Action {
     /// Another endpoint may do.
     NextEndpoint,
     /// Time cures it.
@@ -238,7 +238,9 @@ impl Verdict {
                 "cluster-info-changed",
                 "Two looks at cluster-info gave two answers, twice: somebody is in between, or the cluster is changing its CA",
                 "the kubeconfig in cluster-info differs between the unverified and the verified connection",
-                format!("compare with what the cluster says: kubectl -n kube-public get configmap cluster-info -o yaml; {see_certificate}"),
+                format!(
+                    "compare with what the cluster says: kubectl -n kube-public get configmap cluster-info -o yaml; {see_certificate}"
+                ),
             ),
             Self::Unsigned => row(
                 NextCredential,
@@ -296,11 +298,6 @@ impl Verdict {
             ),
         }
     }
-
-    /// Who can cure it.
-    pub fn action(&self, endpoint: &str, target: &Target) -> Action {
-        self.row(endpoint, target).action
-    }
 }
 
 /// "42 s behind", "3 s ahead of"; `skew` is the server's clock minus ours.
@@ -326,9 +323,10 @@ pub fn evidence(observation: &Observation, target: &Target) -> String {
 pub fn status(observations: &[Observation], target: &Target) -> Status {
     let rows = observations.iter().map(|seen| seen.verdict.row(&seen.endpoint, target));
     // The first one of the gravest: `max_by_key` would take the last.
-    let Some(gravest) = rows.rev().max_by_key(|row| row.action) else {
-        return Status::Broken(super::target::no_endpoints());
-    };
+    let gravest = rows.rev().max_by_key(|row| row.action);
+    let gravest = gravest.unwrap_or_else(|| {
+        row(Action::Wait, "endpoint-unreachable", "No API server was asked", "", "add one to cluster.endpoints")
+    });
     let why: Vec<String> = observations.iter().map(|seen| evidence(seen, target)).collect();
     let finding = Finding::new(gravest.code, gravest.what, why.join("; "), gravest.remedy);
     if gravest.action == Action::Wait { Status::Waiting(finding) } else { Status::Broken(finding) }
