@@ -14,8 +14,6 @@ use crate::progress::{say, timed};
 
 /// Programs and the package that has each.
 const NEEDED: &[(&str, &str)] = &[
-    ("qemu-system-x86_64", "qemu-system-x86"),
-    ("qemu-img", "qemu-utils"),
     ("mmdebstrap", "mmdebstrap"),
     ("genisoimage", "genisoimage"),
     ("mke2fs", "e2fsprogs"),
@@ -27,11 +25,14 @@ const NEEDED: &[(&str, &str)] = &[
     ("busybox", "busybox-static"),
 ];
 
+/// QEMU's programs and their packages.
+const QEMU: &[(&str, &str)] = &[("qemu-system-x86_64", "qemu-system-x86"), ("qemu-img", "qemu-utils")];
+
+/// The oldest QEMU that will do. 7.2 emulates `cmpxchg16b` with wrong flags: Linux 6.12 dies of it within a minute.
+const OLDEST_QEMU: u32 = 10;
+
 /// Toolchains that are presupposed, and where to read how to get them.
-const PRESUPPOSED: &[(&str, &str)] = &[
-    ("go", "Go 1.26.6 or newer"),
-    ("cargo", "Rust 1.95 or newer, with rustup"),
-];
+const PRESUPPOSED: &[(&str, &str)] = &[("go", "Go 1.26.6 or newer"), ("cargo", "Rust 1.95 or newer, with rustup")];
 
 const RUST_TARGET: &str = "x86_64-unknown-linux-musl";
 
@@ -39,6 +40,7 @@ const RUST_TARGET: &str = "x86_64-unknown-linux-musl";
 #[derive(Debug)]
 pub struct Packages {
     missing: Vec<&'static str>,
+    qemu: Vec<&'static str>,
 }
 
 impl Packages {
@@ -47,43 +49,69 @@ impl Packages {
         let missing = NEEDED.iter().filter(|(program, _)| find(program).is_none());
         let mut missing: Vec<_> = missing.map(|(_, package)| *package).collect();
         missing.dedup();
-        Self { missing }
+        let qemu = if qemu_version().is_some_and(|version| version >= OLDEST_QEMU) && find("qemu-img").is_some() {
+            Vec::new()
+        } else {
+            QEMU.iter().map(|(_, package)| *package).collect()
+        };
+        Self { missing, qemu }
     }
 
-    /// The packages that are missing.
-    pub fn missing(&self) -> &[&'static str] {
-        &self.missing
+    /// The packages that are missing or too old.
+    pub fn missing(&self) -> Vec<&'static str> {
+        [&self.missing[..], &self.qemu[..]].concat()
     }
 
     /// Installs what is missing, after saying so.
     pub fn install(&self) -> Result<()> {
         for (program, what) in PRESUPPOSED {
-            ensure!(
-                find(program).is_some(),
-                "{program} is not installed: {what} is needed"
-            );
+            ensure!(find(program).is_some(), "{program} is not installed: {what} is needed");
         }
-        if !self.missing.is_empty() {
-            let list = self.missing.join(" ");
+        let list = self.missing().join(" ");
+        if !list.is_empty() {
             ensure!(
                 nix::unistd::geteuid().is_root(),
-                "these packages are missing, and only root can install them:\n  apt-get install --no-install-recommends {list}"
+                "these packages are missing or too old, and only root can install them:\n  apt-get install --no-install-recommends {list}"
             );
             say(format_args!("installing Debian packages: {list}"));
             timed("installing packages", || {
-                apt(Command::new("apt-get").arg("update"))?;
-                apt(Command::new("apt-get")
-                    .args(["install", "-y", "--no-install-recommends"])
-                    .args(&self.missing))
+                apt(&["update"])?;
+                let install = ["install", "-y", "--no-install-recommends"];
+                apt(&[&install[..], &self.missing[..]].concat())?;
+                if self.qemu.is_empty() { Ok(()) } else { install_qemu(&self.qemu) }
             })?;
         }
         install_rust_target()
     }
 }
 
-fn apt(command: &mut Command) -> Result<()> {
-    command.env("DEBIAN_FRONTEND", "noninteractive");
-    run(command, Duration::from_secs(900)).map(drop)
+fn apt(arguments: &[&str]) -> Result<()> {
+    let mut command = Command::new("apt-get");
+    command.args(arguments).env("DEBIAN_FRONTEND", "noninteractive");
+    run(&mut command, Duration::from_secs(900)).map(drop)
+}
+
+fn qemu_version() -> Option<u32> {
+    let mut command = Command::new(find("qemu-system-x86_64")?);
+    let text = run(command.arg("--version"), Duration::from_secs(30)).ok()?;
+    text.split_once("version ")?.1.split('.').next()?.parse().ok()
+}
+
+/// An older release has a newer QEMU among its backports, which are offered to apt for this one time.
+fn install_qemu(packages: &[&str]) -> Result<()> {
+    let suite = suite_of_this_machine()?;
+    let backports = format!("{suite}-backports");
+    let usual = fs::read_to_string(MAIN_CONFIGURATION).unwrap_or_default();
+    let sources = tempfile::NamedTempFile::with_suffix(".list")?;
+    fs::write(sources.path(), format!("{usual}\n{}\n", Archive::of_this_machine()?.line(&backports)))?;
+    let option = format!("Dir::Etc::SourceList={}", sources.path().display());
+    apt(&["-o", &option, "update"])?;
+    apt(&[&["-o", &option, "install", "-y", "--no-install-recommends", "-t", &backports], packages].concat())?;
+    ensure!(
+        qemu_version().is_some_and(|version| version >= OLDEST_QEMU),
+        "QEMU {OLDEST_QEMU} or newer is needed, and neither {suite} nor {backports} has it"
+    );
+    Ok(())
 }
 
 fn install_rust_target() -> Result<()> {
@@ -91,20 +119,12 @@ fn install_rust_target() -> Result<()> {
         return Ok(()); // The distribution's own Rust brings its targets as packages.
     }
     let limit = Duration::from_secs(300);
-    let installed = finish(
-        Command::new("rustup").args(["target", "list", "--installed"]),
-        b"",
-        limit,
-    )?;
+    let installed = finish(Command::new("rustup").args(["target", "list", "--installed"]), b"", limit)?;
     if installed.stdout.lines().any(|line| line == RUST_TARGET) {
         return Ok(());
     }
     timed(&format!("installing the Rust target {RUST_TARGET}"), || {
-        run(
-            Command::new("rustup").args(["target", "add", RUST_TARGET]),
-            limit,
-        )
-        .map(drop)
+        run(Command::new("rustup").args(["target", "add", RUST_TARGET]), limit).map(drop)
     })
 }
 
@@ -112,10 +132,7 @@ fn install_rust_target() -> Result<()> {
 pub fn find(program: &str) -> Option<PathBuf> {
     let path = std::env::var_os("PATH").unwrap_or_default();
     let administrators = ["/usr/sbin", "/sbin"].map(PathBuf::from);
-    std::env::split_paths(&path)
-        .chain(administrators)
-        .map(|folder| folder.join(program))
-        .find(|file| file.is_file())
+    std::env::split_paths(&path).chain(administrators).map(|folder| folder.join(program)).find(|file| file.is_file())
 }
 
 /// The machine's package archive.
@@ -132,27 +149,16 @@ const KEYRING: &str = "/usr/share/keyrings/debian-archive-keyring.gpg";
 impl Archive {
     /// Reads apt's configuration for the archive that the machine itself is made from.
     pub fn of_this_machine() -> Result<Self> {
-        let release = fs::read_to_string("/etc/os-release").context("reading /etc/os-release")?;
-        let suite = release
-            .lines()
-            .find_map(|line| line.strip_prefix("VERSION_CODENAME="))
-            .context("/etc/os-release names no VERSION_CODENAME: is this Debian?")?;
+        let suite = &suite_of_this_machine()?;
         for file in configuration_files()? {
-            let text =
-                fs::read_to_string(&file).with_context(|| format!("reading {}", file.display()))?;
+            let text = fs::read_to_string(&file).with_context(|| format!("reading {}", file.display()))?;
             let found = match file.extension().and_then(|extension| extension.to_str()) {
                 Some("sources") => in_stanzas(&text, suite),
                 _ => in_lines(&text, suite),
             };
             if let Some(address) = found {
-                ensure!(
-                    Path::new(KEYRING).exists(),
-                    "{KEYRING} is missing: install debian-archive-keyring"
-                );
-                return Ok(Self {
-                    address,
-                    keyring: KEYRING.into(),
-                });
+                ensure!(Path::new(KEYRING).exists(), "{KEYRING} is missing: install debian-archive-keyring");
+                return Ok(Self { address, keyring: KEYRING.into() });
             }
         }
         bail!("no file in /etc/apt names an archive for {suite}")
@@ -160,12 +166,16 @@ impl Archive {
 
     /// An entry for a `sources.list` that offers another release of the same archive.
     pub fn line(&self, suite: &str) -> String {
-        format!(
-            "deb [signed-by={}] {} {suite} main",
-            self.keyring.display(),
-            self.address
-        )
+        format!("deb [signed-by={}] {} {suite} main", self.keyring.display(), self.address)
     }
+}
+
+const MAIN_CONFIGURATION: &str = "/etc/apt/sources.list";
+
+fn suite_of_this_machine() -> Result<String> {
+    let release = fs::read_to_string("/etc/os-release").context("reading /etc/os-release")?;
+    let name = release.lines().find_map(|line| line.strip_prefix("VERSION_CODENAME="));
+    Ok(name.context("/etc/os-release names no VERSION_CODENAME: is this Debian?")?.to_owned())
 }
 
 fn configuration_files() -> Result<Vec<PathBuf>> {
@@ -175,13 +185,10 @@ fn configuration_files() -> Result<Vec<PathBuf>> {
             files.push(entry?.path());
         }
     }
-    let known = |path: &PathBuf| {
-        path.extension()
-            .is_some_and(|end| end == "sources" || end == "list")
-    };
+    let known = |path: &PathBuf| path.extension().is_some_and(|end| end == "sources" || end == "list");
     files.retain(known);
     files.sort();
-    let main = PathBuf::from("/etc/apt/sources.list");
+    let main = PathBuf::from(MAIN_CONFIGURATION);
     if main.exists() {
         files.push(main);
     }
@@ -192,9 +199,7 @@ fn configuration_files() -> Result<Vec<PathBuf>> {
 fn in_stanzas(text: &str, suite: &str) -> Option<String> {
     text.split("\n\n").find_map(|stanza| {
         let words = |key: &str| -> Vec<&str> {
-            let value = stanza
-                .lines()
-                .find_map(|line| line.strip_prefix(key)?.strip_prefix(':'));
+            let value = stanza.lines().find_map(|line| line.strip_prefix(key)?.strip_prefix(':'));
             value.unwrap_or_default().split_whitespace().collect()
         };
         let fits = words("Types").contains(&"deb") && words("Suites").contains(&suite);
@@ -207,11 +212,7 @@ fn in_stanzas(text: &str, suite: &str) -> Option<String> {
 fn in_lines(text: &str, suite: &str) -> Option<String> {
     text.lines().find_map(|line| {
         let rest = line.trim().strip_prefix("deb ")?.trim_start();
-        let rest = if rest.starts_with('[') {
-            rest.split_once(']')?.1
-        } else {
-            rest
-        };
+        let rest = if rest.starts_with('[') { rest.split_once(']')?.1 } else { rest };
         let mut words = rest.split_whitespace();
         let address = words.next()?;
         (words.next()? == suite).then(|| address.to_owned())
@@ -226,19 +227,13 @@ mod tests {
     fn reads_stanzas() {
         let text = "Types: deb\n# note\nURIs: http://archive.example/debian\nSuites: bookworm bookworm-updates\n\n\
                     Types: deb\nURIs: http://archive.example/security\nSuites: bookworm-security\n";
-        assert_eq!(
-            in_stanzas(text, "bookworm").as_deref(),
-            Some("http://archive.example/debian")
-        );
+        assert_eq!(in_stanzas(text, "bookworm").as_deref(), Some("http://archive.example/debian"));
         assert_eq!(in_stanzas(text, "trixie"), None);
     }
 
     #[test]
     fn reads_lines() {
         let text = "# deb http://old.example/ bookworm main\ndeb [arch=amd64 signed-by=/k] http://archive.example/debian bookworm main\n";
-        assert_eq!(
-            in_lines(text, "bookworm").as_deref(),
-            Some("http://archive.example/debian")
-        );
+        assert_eq!(in_lines(text, "bookworm").as_deref(), Some("http://archive.example/debian"));
     }
 }
