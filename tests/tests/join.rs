@@ -157,13 +157,16 @@ fn a_real_control_plane_gets_the_right_verdicts() -> Result<()> {
     let (why, changes) = Stranger::of(&ours).pending();
     assert!(why.contains(&format!("{} accepts its token", ours.endpoint())) && !why.contains("warning"), "{why}");
     let folder = tempfile::tempdir()?;
+    let discovery = folder.path().join("discovery.conf");
+    std::fs::write(&discovery, written(&changes, "discovery.conf"))?;
     let join = folder.path().join("kubeadm.conf");
-    std::fs::write(&join, written(&changes, "kubeadm.conf"))?;
+    let configuration = String::from_utf8(written(&changes, "kubeadm.conf"))?;
+    // It names the file, which is elsewhere here.
+    let there = "/run/gpuk-agent/join/discovery.conf";
+    std::fs::write(&join, configuration.replace(there, &discovery.display().to_string()))?;
     let mut validate = std::process::Command::new(parts.program(Program::Kubeadm)?);
     let validated = validate.args(["config", "validate", "--config"]).arg(&join).output()?;
     assert!(validated.status.success(), "{}", String::from_utf8_lossy(&validated.stderr));
-    let discovery = folder.path().join("discovery.conf");
-    std::fs::write(&discovery, written(&changes, "discovery.conf"))?;
     let mut kubectl = std::process::Command::new(ours.kubectl_program());
     kubectl.arg("--kubeconfig").arg(&discovery).args(["get", "configmap", "-n", "kube-system", "kubeadm-config"]);
     let asked = kubectl.env("HOME", folder.path()).output()?;
@@ -258,6 +261,7 @@ fn a_real_control_plane_refuses_wrong_tokens_each_in_its_way() -> Result<()> {
                 Status::Pending { .. } => seen.push("pending".to_owned()),
                 other => panic!("{other:?}"),
             }
+            std::thread::sleep(Duration::from_millis(20));
         }
         starting.join().unwrap()
     })?;

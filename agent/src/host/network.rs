@@ -137,7 +137,9 @@ impl Network for Https {
 
 /// Finds out which way a request failed from the chain of its causes.
 fn unreachable(error: &reqwest::Error) -> Unreachable {
-    let text = causes(error);
+    // The outermost error only repeats the URL, which whoever asked knows.
+    let text = std::error::Error::source(error).map_or_else(|| causes(error), causes);
+    let text = text.trim_start_matches("client error (Connect): ").to_owned();
     let mut kind = if error.is_timeout() { UnreachableKind::Timeout } else { UnreachableKind::Other };
     let mut cause: Option<&(dyn std::error::Error + 'static)> = Some(error);
     while let Some(inner) = cause {
