@@ -1,1 +1,3 @@
 //! Each file is one thing that must be true of a node.
+
+pub mod containerd;
