@@ -1,6 +1,11 @@
 //! What can be found out about a machine without asking anyone's opinion: gathered once, never changed on the way.
 
+mod gather;
+pub mod pci;
+
 use serde::Serialize;
+
+pub use gather::{Gathered, gather};
 
 /// Everything known about this machine. Absent is `None` or empty; each source is in the field's comment.
 #[derive(Clone, Debug, Default, PartialEq, Serialize)]
@@ -14,7 +19,7 @@ pub struct Facts {
     pub dmi: Dmi,
     /// NVIDIA GPUs on the PCI bus (`/sys/bus/pci/devices`), in the order of their addresses.
     pub gpus: Vec<Gpu>,
-    /// `/sys/fs/cgroup`.
+    /// Whether `/sys/fs/cgroup` is the unified hierarchy.
     pub cgroup: Option<CgroupVersion>,
     /// Memory in bytes.
     pub memory: u64,
@@ -28,6 +33,8 @@ pub struct Facts {
     pub hostname: String,
     /// Who the platform says this machine is.
     pub instance: Option<Instance>,
+    /// What could not be looked at, and why (e.g. without root).
+    pub unseen: Vec<String>,
 }
 
 /// The distribution (os-release(5)).

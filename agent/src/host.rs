@@ -8,7 +8,9 @@ pub mod kernel;
 pub mod network;
 pub mod programs;
 pub mod runtime;
+pub mod service;
 pub mod units;
+pub mod watch;
 
 use std::path::Path;
 

@@ -1,5 +1,6 @@
 //! Looking must never change a machine, so what a step is handed can only read.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
@@ -64,6 +65,11 @@ impl<'a> Look<'a> {
     /// Where a symbolic link points, or `None` when it is absent or no link.
     pub fn link(&self, path: impl AsRef<Path>) -> Result<Option<PathBuf>> {
         self.host.files.link(path.as_ref())
+    }
+
+    /// The named files of a disk that is not mounted (a metadata seed), read without mounting it for anyone else.
+    pub fn files_of_disk(&self, device: &str, names: &[&str]) -> Result<BTreeMap<String, String>> {
+        self.host.kernel.files_of_disk(device, names)
     }
 
     /// What systemd says of a unit, or `None` when it knows no such unit.

@@ -27,6 +27,11 @@ pub trait Step {
         &[]
     }
 
+    /// Directories in which a changed file may mean drift; they are watched by the resident service.
+    fn watches(&self) -> &'static [&'static str] {
+        &[]
+    }
+
     /// How long one look may take before it counts as "could not look".
     fn limit(&self) -> Duration {
         Duration::from_secs(30)

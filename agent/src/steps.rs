@@ -1,3 +1,8 @@
 //! Each file is one thing that must be true of a node.
 
 pub mod containerd;
+pub mod hostname;
+pub mod join;
+pub mod kernel;
+pub mod kubelet;
+pub mod node;

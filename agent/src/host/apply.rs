@@ -7,7 +7,7 @@ use anyhow::{Context, Error};
 
 use super::Host;
 use super::programs::{Output, Question};
-use crate::step::{Change, Command};
+use crate::step::{Change, Command, Contents};
 
 /// Where the bytes of replaced and removed files are kept, by their path below the root.
 pub const REPLACED: &str = "/var/lib/gpuk-agent/replaced";
@@ -93,6 +93,11 @@ impl Host {
             Change::Sync => self.kernel.sync(),
         }
         Ok(())
+    }
+
+    /// Writes a record of the agent's own (its state); anyone may read it, and nothing old is kept.
+    pub(crate) fn record(&self, path: &Path, contents: &Contents) -> Result<(), Error> {
+        self.files.write(path, &contents.bytes, 0o644)
     }
 
     /// Keeps the bytes of a file that is about to be replaced, once per content: only root may read them.

@@ -95,8 +95,8 @@ pub trait Cluster {
     /// The Node object, or `None` when the API server has none of that name.
     async fn node(&self, name: &str) -> Result<Option<Node>, ClusterError>;
 
-    /// Sets one condition in the Node's status; `now` is RFC 3339.
-    async fn set_condition(&self, name: &str, condition: &Condition, now: &str) -> Result<(), ClusterError>;
+    /// Sets one condition in the Node's status; `now` is RFC 3339; `transition` when its status (not only its words) changes.
+    async fn set_condition(&self, name: &str, condition: &Condition, now: &str, transition: bool) -> Result<(), ClusterError>;
 }
 
 /// The real API server, at the address and with the certificate that `kubelet.conf` names.
@@ -150,12 +150,16 @@ impl Cluster for ApiServer {
         Ok(self.request(request).await?.map(|object| Node::from_json(&object)))
     }
 
-    async fn set_condition(&self, name: &str, condition: &Condition, now: &str) -> Result<(), ClusterError> {
+    async fn set_condition(&self, name: &str, condition: &Condition, now: &str, transition: bool) -> Result<(), ClusterError> {
         // A strategic merge of one element: conditions are merged by their `type`.
-        let patch = json!({"status": {"conditions": [{
+        let mut element = json!({
             "type": condition.kind, "status": condition.status, "reason": condition.reason, "message": condition.message,
-            "lastHeartbeatTime": now, "lastTransitionTime": now,
-        }]}});
+            "lastHeartbeatTime": now,
+        });
+        if transition {
+            element["lastTransitionTime"] = now.into();
+        }
+        let patch = json!({"status": {"conditions": [element]}});
         let request = http::Request::patch(format!("/api/v1/nodes/{name}/status?fieldManager=gpuk-agent"))
             .header("content-type", "application/strategic-merge-patch+json")
             .body(patch.to_string().into_bytes())
@@ -188,7 +192,7 @@ impl Cluster for ScriptedCluster {
         self.answer.borrow().clone()
     }
 
-    async fn set_condition(&self, _name: &str, condition: &Condition, _now: &str) -> Result<(), ClusterError> {
+    async fn set_condition(&self, _name: &str, condition: &Condition, _now: &str, _transition: bool) -> Result<(), ClusterError> {
         self.conditions.borrow_mut().push(condition.clone());
         Ok(())
     }

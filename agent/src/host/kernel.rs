@@ -1,8 +1,16 @@
 //! The running kernel has state of its own (host name, parameters, unwritten pages) that no file holds.
 
 use std::cell::RefCell;
+use std::collections::BTreeMap;
+use std::path::Path;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, anyhow, bail};
+use nix::mount::{MsFlags, mount};
+use nix::sched::{CloneFlags, unshare};
+use sysinfo::{DiskRefreshKind, Disks, MemoryRefreshKind, RefreshKind, System};
+
+use super::files::Files;
+use crate::facts::Disk;
 
 /// Changing the running kernel.
 pub trait Kernel {
@@ -11,6 +19,15 @@ pub trait Kernel {
 
     /// sync(2): returns when everything is written.
     fn sync(&self);
+
+    /// Memory of the machine in bytes; 0 when it cannot be told.
+    fn memory(&self) -> u64;
+
+    /// Mounted disks; network file systems are left out, because asking one can hang.
+    fn disks(&self) -> Vec<Disk>;
+
+    /// The named files at the top of a disk that is not mounted. Other processes never see the mount.
+    fn files_of_disk(&self, device: &str, names: &[&str]) -> Result<BTreeMap<String, String>>;
 }
 
 /// The kernel this program runs on.
@@ -24,6 +41,47 @@ impl Kernel for RunningKernel {
     fn sync(&self) {
         nix::unistd::sync();
     }
+
+    fn memory(&self) -> u64 {
+        let wanted = MemoryRefreshKind::nothing().with_ram();
+        System::new_with_specifics(RefreshKind::nothing().with_memory(wanted)).map_or(0, |system| system.total_memory())
+    }
+
+    fn disks(&self) -> Vec<Disk> {
+        let disks = Disks::new_with_refreshed_list_specifics(DiskRefreshKind::nothing().with_storage());
+        let disk = |disk: &sysinfo::Disk| Disk {
+            mount: disk.mount_point().to_string_lossy().into_owned(),
+            size: disk.total_space(),
+            free: disk.available_space(),
+        };
+        disks.iter().flat_map(|disks| disks.iter()).map(disk).collect()
+    }
+
+    fn files_of_disk(&self, device: &str, names: &[&str]) -> Result<BTreeMap<String, String>> {
+        let (device, names) = (device.to_owned(), names.iter().map(|name| (*name).to_owned()).collect::<Vec<_>>());
+        let reading = format!("reading the files of {device}");
+        // A thread may leave the others' mount namespace alone; what it mounts ends with it.
+        let thread = std::thread::spawn(move || private_mount(&device, &names));
+        thread.join().map_err(|_| anyhow!("the reader ended early")).flatten().context(reading)
+    }
+}
+
+fn private_mount(device: &str, names: &[String]) -> Result<BTreeMap<String, String>> {
+    let none: Option<&str> = None;
+    unshare(CloneFlags::CLONE_NEWNS).context("a private mount namespace (root only)")?;
+    mount(none, "/", none, MsFlags::MS_REC | MsFlags::MS_PRIVATE, none).context("making mounts private")?;
+    let place = "/run";
+    let flags = MsFlags::MS_RDONLY | MsFlags::MS_NOSUID | MsFlags::MS_NODEV | MsFlags::MS_NOEXEC;
+    let mounted = ["iso9660", "vfat"].iter().find_map(|kind| mount(Some(device), place, Some(*kind), flags, none).ok());
+    mounted.with_context(|| format!("{device} is neither an ISO 9660 nor a FAT file system"))?;
+    let files = Files::below(Path::new(place))?;
+    let mut found = BTreeMap::new();
+    for name in names {
+        if let Some(text) = files.text(Path::new(name))? {
+            found.insert(name.clone(), text);
+        }
+    }
+    Ok(found)
 }
 
 /// A fake: remembers what was asked of it.
@@ -41,5 +99,17 @@ impl Kernel for RecordingKernel {
 
     fn sync(&self) {
         self.seen.borrow_mut().push("sync".to_owned());
+    }
+
+    fn memory(&self) -> u64 {
+        0
+    }
+
+    fn disks(&self) -> Vec<Disk> {
+        Vec::new()
+    }
+
+    fn files_of_disk(&self, device: &str, _names: &[&str]) -> Result<BTreeMap<String, String>> {
+        bail!("the fake has no disk {device}")
     }
 }

@@ -26,6 +26,8 @@ pub struct UnitState {
     pub restarts: u32,
     /// `ExecMainStatus`: the exit status (or signal) of the main process's last end.
     pub exit_status: i32,
+    /// `MainPID`; 0 when it has none.
+    pub main_pid: u32,
     /// `NeedDaemonReload`: its files changed on disk since systemd read them.
     pub needs_reload: bool,
     /// `ActiveEnterTimestampMonotonic`: when it last became active, in microseconds since boot; 0 = never.
@@ -131,6 +133,7 @@ impl Units for Systemd {
         if unit.ends_with(".service") {
             let mut service = self.properties(&path, SERVICE).await?;
             state.restarts = service.remove("NRestarts").and_then(|value| value.try_into().ok()).unwrap_or(0);
+            state.main_pid = service.remove("MainPID").and_then(|value| value.try_into().ok()).unwrap_or(0);
             state.exit_status = service.remove("ExecMainStatus").and_then(|value| value.try_into().ok()).unwrap_or(0);
         }
         Ok(Some(state))

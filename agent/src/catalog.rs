@@ -1,0 +1,27 @@
+//! The catalog is the story of a boot: what must be true of a node, in the order in which it becomes true.
+
+use crate::step::Step;
+use crate::steps::{containerd::Containerd, hostname::Hostname, join::Join, kernel::Kernel, kubelet::Kubelet, node::Node};
+
+/// Every step, in order. A step comes after those it needs.
+pub fn steps() -> Vec<Box<dyn Step>> {
+    vec![Box::new(Hostname), Box::new(Kernel), Box::new(Containerd), Box::new(Kubelet), Box::new(Join), Box::new(Node)]
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn a_step_comes_after_those_it_needs() {
+        let steps = super::steps();
+        for (position, step) in steps.iter().enumerate() {
+            for need in step.needs() {
+                assert!(steps[..position].iter().any(|earlier| earlier.name() == *need), "{} needs {need}", step.name());
+            }
+            assert!(
+                steps[..position]
+                    .iter()
+                    .all(|earlier| earlier.stage() <= step.stage() || earlier.stage() == crate::step::Stage::Boot)
+            );
+        }
+    }
+}

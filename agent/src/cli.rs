@@ -1,0 +1,118 @@
+//! The words of the command line.
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand};
+
+/// Turns a fresh machine with GPUs into a healthy Kubernetes node, and says exactly what is wrong when it can't.
+#[derive(Debug, Parser)]
+#[command(name = "gpuk-agent", version, disable_help_subcommand = true, after_help = EXIT_CODES)]
+pub struct Cli {
+    /// What to do.
+    #[command(subcommand)]
+    pub verb: Verb,
+
+    /// Options of every verb.
+    #[command(flatten)]
+    pub common: Common,
+}
+
+/// Options of every verb.
+#[derive(Args, Debug)]
+pub struct Common {
+    /// Work on the image, chroot or fixture tree at DIR instead of /
+    #[arg(long, global = true, value_name = "DIR", default_value = "/")]
+    pub root: PathBuf,
+
+    /// Print JSON
+    #[arg(long, global = true)]
+    pub json: bool,
+
+    /// Set one value of the configuration, e.g. --set node.name=gpu-1 (again for more)
+    #[arg(long = "set", global = true, value_name = "KEY=VALUE", value_parser = pair)]
+    pub settings: Vec<(String, String)>,
+}
+
+/// What to do.
+#[derive(Debug, Subcommand)]
+pub enum Verb {
+    /// Show what would be changed, with diffs; changes nothing
+    Plan,
+    /// Make it so, each step verified by looking again
+    Up,
+    /// `up`, then stay: watch for drift and report (the systemd service)
+    Run,
+    /// Say what is wrong, why, and what to type; changes nothing
+    Doctor,
+    /// How the last round ended
+    Status,
+    /// What happened when, and how long it took
+    Timeline,
+    /// The configuration
+    Config {
+        /// What about it.
+        #[command(subcommand)]
+        about: About,
+    },
+}
+
+/// What about the configuration.
+#[derive(Debug, Subcommand)]
+pub enum About {
+    /// The effective values
+    Show {
+        /// Say of each value where it came from
+        #[arg(long)]
+        origin: bool,
+    },
+    /// Check one file alone
+    Check {
+        /// The file
+        file: PathBuf,
+    },
+}
+
+/// Exit codes, in the order of sysexits.h from 64 on.
+const EXIT_CODES: &str = "\
+Exit codes:
+   0  done, nothing to do, nothing wrong
+   1  something is wrong and a person is needed
+   2  plan: there is something to do
+   3  doctor: nothing wrong was found, but something could not be looked at
+  64  wrong words on the command line
+  75  not ready yet: the outside world is not, or another agent is at work
+  77  root is needed
+  78  the configuration is wrong";
+
+/// How the program ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Exit {
+    /// Done, nothing to do, nothing wrong.
+    Fine = 0,
+    /// Something is wrong and a person is needed.
+    Broken = 1,
+    /// `plan`: there is something to do.
+    Pending = 2,
+    /// `doctor`: nothing wrong was found, but something could not be looked at.
+    Unseen = 3,
+    /// Wrong words on the command line.
+    Usage = 64,
+    /// Not ready yet.
+    Waiting = 75,
+    /// Root is needed.
+    NoPermission = 77,
+    /// The configuration is wrong.
+    Configuration = 78,
+}
+
+impl From<Exit> for std::process::ExitCode {
+    fn from(exit: Exit) -> Self {
+        Self::from(exit as u8)
+    }
+}
+
+fn pair(text: &str) -> Result<(String, String), String> {
+    let (key, value) = text.split_once('=').ok_or("right would be KEY=VALUE, e.g. node.name=gpu-1")?;
+    Ok((key.to_owned(), value.to_owned()))
+}

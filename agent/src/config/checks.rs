@@ -1,0 +1,105 @@
+//! A check takes a text and gives it back in its one right spelling, or says what the text is instead.
+
+use std::fmt::Display;
+use std::net::IpAddr;
+use std::str::FromStr;
+
+use super::error::quoted;
+
+/// Answers with the right spelling, or with the end of a sentence that begins with the text: "is not …", "has …".
+/// A check of a secret never repeats it.
+pub type Check = fn(&str) -> Result<String, String>;
+
+/// The check of everything that has a type of its own.
+pub(super) fn typed<T: FromStr<Err = String> + Display>(text: &str) -> Result<String, String> {
+    text.parse::<T>().map(|value| value.to_string())
+}
+
+/// `[a-z0-9]{6}.[a-z0-9]{16}`.
+pub(super) fn bootstrap_token(text: &str) -> Result<String, String> {
+    let is_part = |part: &str, length: usize| {
+        part.len() == length && part.bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit())
+    };
+    match text.split_once('.') {
+        Some((id, secret)) if is_part(id, 6) && is_part(secret, 16) => Ok(text.to_owned()),
+        Some((id, secret)) if id.len() != 6 || secret.len() != 16 => {
+            let (before, after) = (id.chars().count(), secret.chars().count());
+            Err(format!("is not a bootstrap token: it has {before} characters before its dot and {after} after it"))
+        }
+        Some(_) => Err("is not a bootstrap token: it has the right length, but not only a-z and 0-9".into()),
+        None => Err("is not a bootstrap token: it has no dot".into()),
+    }
+}
+
+/// A path from the root.
+pub(super) fn absolute_path(text: &str) -> Result<String, String> {
+    if !text.starts_with('/') {
+        Err("is not an absolute path".into())
+    } else if text.chars().any(char::is_control) || text.split('/').any(|part| part == "..") {
+        Err("is a path with \"..\" or a control character in it".into())
+    } else {
+        Ok(text.to_owned())
+    }
+}
+
+/// An address that other machines can reach the node by.
+pub(super) fn node_address(text: &str) -> Result<String, String> {
+    let address: IpAddr = text.parse().map_err(|_| "is not an IP address".to_owned())?;
+    let is_link_local = match address {
+        IpAddr::V4(address) => address.is_link_local(),
+        IpAddr::V6(address) => address.is_unicast_link_local(),
+    };
+    if address.is_loopback() || address.is_multicast() || address.is_unspecified() || is_link_local {
+        return Err("is an address that other machines cannot reach the node by".into());
+    }
+    Ok(address.to_string())
+}
+
+/// `CLOUD://…`, as the cloud controller writes it.
+pub(super) fn provider_id(text: &str) -> Result<String, String> {
+    match text.split_once("://") {
+        Some((cloud, rest)) if !cloud.is_empty() && !rest.is_empty() && is_printable(text) => Ok(text.to_owned()),
+        _ => Err("is not a provider id".into()),
+    }
+}
+
+/// An image reference.
+pub(super) fn image(text: &str) -> Result<String, String> {
+    let is_letter = |byte: u8| byte.is_ascii_alphanumeric() || b"._-/:@".contains(&byte);
+    let begins_well = text.bytes().next().is_some_and(|byte| byte.is_ascii_alphanumeric());
+    if begins_well && text.bytes().all(is_letter) { Ok(text.to_owned()) } else { Err("is not an image reference".into()) }
+}
+
+/// One argument of the kubelet.
+pub(super) fn kubelet_argument(text: &str) -> Result<String, String> {
+    let name = text.strip_prefix("--").unwrap_or_default();
+    if !name.bytes().next().is_some_and(|byte| byte.is_ascii_alphanumeric()) {
+        Err("does not begin with \"--\" and a name".into())
+    } else if !is_printable(text) {
+        Err("contains white space, and the unit of the kubelet would take it apart there".into())
+    } else {
+        Ok(text.to_owned())
+    }
+}
+
+fn is_printable(text: &str) -> bool {
+    !text.chars().any(|letter| letter.is_whitespace() || letter.is_control())
+}
+
+/// The word of a list that someone may have meant, forgiving case and `_` for `-`.
+pub(super) fn nearest<'word>(word: &str, known: impl IntoIterator<Item = &'word str>) -> Option<&'word str> {
+    let plain = |text: &str| text.to_ascii_lowercase().replace('_', "-");
+    // A word far longer than any of ours cannot be near one, and the distance costs its length.
+    let written = plain(&word.chars().take(100).collect::<String>());
+    known
+        .into_iter()
+        .map(|known| (strsim::damerau_levenshtein(&written, &plain(known)), known))
+        .filter(|(distance, known)| *distance <= (known.len() / 3).max(1))
+        .min_by_key(|(distance, _)| *distance)
+        .map(|(_, known)| known)
+}
+
+/// "did you mean …?" where something is near.
+pub(super) fn did_you_mean<'word>(word: &str, known: impl IntoIterator<Item = &'word str>) -> Option<String> {
+    nearest(word, known).map(|known| format!("did you mean {}?", quoted(known)))
+}

@@ -1,0 +1,140 @@
+//! The last voice wins: whole for a value or a list, entry by entry for a map.
+
+use std::collections::BTreeMap;
+
+use serde::Serialize;
+use serde_json::{Map, Value as Json};
+
+use super::error::{ConfigError, ConfigErrors};
+use super::layer::{Said, Statement, judge};
+use super::place::{Origin, Place};
+use super::raw::{Raw, RawValue};
+use super::schema::{KEYS, Key, Kind, SECTIONS};
+use super::secret::REDACTED;
+use super::sections::Config;
+
+/// One value in effect, for showing.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Setting {
+    /// Such as `cluster.endpoints`, or `node.labels.example.com/pool` for an entry of a map.
+    pub key: String,
+    /// The value as JSON text, `(secret)` for a secret, or nothing when it is not set.
+    pub value: Option<String>,
+    /// Who said so.
+    pub origin: Place,
+}
+
+/// The layers so far, laid over each other: one slot for each row of the schema.
+pub struct Merged(Vec<Slot>);
+
+enum Slot {
+    Whole(Json, Place),
+    Entries(BTreeMap<String, (String, Place)>),
+}
+
+impl Merged {
+    /// What holds when nobody says anything.
+    pub fn defaults(errors: &mut Vec<ConfigError>) -> Self {
+        let place = Place::of(Origin::Default);
+        let slot = |key: &'static Key| {
+            let empty = match key.kind {
+                Kind::Map(..) => Slot::Entries(BTreeMap::new()),
+                Kind::List(..) => Slot::Whole(Json::Array(Vec::new()), place.clone()),
+                Kind::Boolean | Kind::Choice(_) | Kind::Text(..) => Slot::Whole(Json::Null, place.clone()),
+            };
+            let default = key.default.and_then(|text| {
+                let raw = Raw { place: place.clone(), value: RawValue::Pair(text.to_owned()) };
+                judge(key, &raw, errors)
+            });
+            match default {
+                Some(statement) => empty.covered_by(statement.said),
+                None => empty,
+            }
+        };
+        Self(KEYS.iter().map(slot).collect())
+    }
+
+    /// Lays the statements of a layer over what was said before.
+    pub fn lay_over(&mut self, statements: Vec<Statement>) {
+        for Statement { key, said } in statements {
+            if let Some((slot, _)) = self.0.iter_mut().zip(KEYS).find(|(_, row)| row.path() == key.path()) {
+                let before = std::mem::replace(slot, Slot::Entries(BTreeMap::new()));
+                *slot = before.covered_by(said);
+            }
+        }
+    }
+
+    /// What the layers say that cannot hold together.
+    pub fn contradictions(&self) -> Option<ConfigError> {
+        let place_of = |name: &str| {
+            let named = self.rows().find(|(key, _)| key.section == "cluster" && key.name == name);
+            named.and_then(|(_, slot)| match slot {
+                Slot::Whole(value, place) if !value.is_null() => Some(place),
+                _ => None,
+            })
+        };
+        let (token, file) = (place_of("token")?, place_of("token-file")?);
+        let message = format!("this is given at {file}, and cluster.token at {token}");
+        Some(ConfigError::new(file, message).about("cluster.token-file").hint("keep one of them"))
+    }
+
+    /// The typed values.
+    pub fn config(&self) -> Result<Config, ConfigErrors> {
+        let mut sections: BTreeMap<&str, Map<String, Json>> = SECTIONS.iter().map(|section| (section.name, Map::new())).collect();
+        for (key, slot) in self.rows() {
+            let value = match slot {
+                Slot::Whole(value, _) => value.clone(),
+                Slot::Entries(entries) => {
+                    entries.iter().map(|(name, (value, _))| (name.clone(), Json::String(value.clone()))).collect()
+                }
+            };
+            sections.entry(key.section).or_default().insert(key.name.to_owned(), value);
+        }
+        let tree = sections.into_iter().map(|(name, keys)| (name.to_owned(), Json::Object(keys))).collect();
+        // Every value was checked, so this says that a row of the schema and its field do not agree.
+        serde_json::from_value(tree).map_err(|error| {
+            let message = format!("the schema of this agent is wrong: {error}");
+            ConfigErrors(vec![ConfigError::new(&Place::of(Origin::Default), message)])
+        })
+    }
+
+    /// The values as they are shown.
+    pub fn settings(&self) -> Vec<Setting> {
+        let mut shown = Vec::new();
+        for (key, slot) in self.rows() {
+            match slot {
+                Slot::Whole(value, place) => {
+                    let value = match value {
+                        Json::Null => None,
+                        _ if key.secret => Some(REDACTED.to_owned()),
+                        value => Some(value.to_string()),
+                    };
+                    shown.push(Setting { key: key.path(), value, origin: place.clone() });
+                }
+                Slot::Entries(entries) => shown.extend(entries.iter().map(|(name, (value, place))| Setting {
+                    key: format!("{}.{name}", key.path()),
+                    value: Some(Json::String(value.clone()).to_string()),
+                    origin: place.clone(),
+                })),
+            }
+        }
+        shown
+    }
+
+    fn rows(&self) -> impl Iterator<Item = (&'static Key, &Slot)> {
+        KEYS.iter().zip(&self.0)
+    }
+}
+
+impl Slot {
+    fn covered_by(self, said: Said) -> Self {
+        match (self, said) {
+            (Slot::Entries(mut before), Said::Entries(entries)) => {
+                before.extend(entries.into_iter().map(|(name, value, place)| (name, (value, place))));
+                Slot::Entries(before)
+            }
+            (_, Said::Whole(value, place)) => Slot::Whole(value, place),
+            (whole @ Slot::Whole(..), Said::Entries(_)) => whole,
+        }
+    }
+}

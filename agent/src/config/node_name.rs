@@ -1,0 +1,116 @@
+//! A node's name is for ever: it is chosen once from what the machine knows of itself, by a pattern.
+
+use std::fmt;
+use std::str::FromStr;
+
+use super::error::quoted;
+use super::values::written_as_text;
+
+/// What may stand between braces in `node.name`.
+pub const PLACEHOLDERS: [&str; 4] = ["instance-id", "hostname", "machine-id-short", "cluster"];
+
+/// A pattern such as `gpu-{instance-id}`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NameTemplate {
+    text: String,
+    parts: Vec<Part>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Part {
+    Literal(String),
+    Placeholder(&'static str),
+}
+
+written_as_text!(NameTemplate);
+
+impl NameTemplate {
+    /// Puts values in place of the placeholders; the error is the first placeholder that has none.
+    pub fn fill(&self, value_of: impl Fn(&str) -> Option<String>) -> Result<String, &'static str> {
+        let mut name = String::new();
+        for part in &self.parts {
+            match part {
+                Part::Literal(text) => name.push_str(text),
+                Part::Placeholder(placeholder) => name.push_str(&value_of(placeholder).ok_or(*placeholder)?),
+            }
+        }
+        Ok(name)
+    }
+}
+
+impl fmt::Display for NameTemplate {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str(&self.text)
+    }
+}
+
+impl FromStr for NameTemplate {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let mut parts = Vec::new();
+        let mut rest = text;
+        while !rest.is_empty() {
+            let (literal, after) = match rest.split_once('{') {
+                Some((literal, after)) => (literal, Some(after)),
+                None => (rest, None),
+            };
+            if let Some(wrong) = literal.chars().find(|letter| !is_name_letter(*letter)) {
+                return Err(format!("contains {}, which a node name cannot", quoted(&wrong.to_string())));
+            }
+            if !literal.is_empty() {
+                parts.push(Part::Literal(literal.to_owned()));
+            }
+            let Some(after) = after else { break };
+            let (name, behind) = after.split_once('}').ok_or("has a brace that is not closed")?;
+            let Some(known) = PLACEHOLDERS.into_iter().find(|known| *known == name) else {
+                return Err(format!("has an unknown placeholder {}", quoted(&format!("{{{name}}}"))));
+            };
+            parts.push(Part::Placeholder(known));
+            rest = behind;
+        }
+        let is_separator = |letter: char| letter == '-' || letter == '.';
+        if text.is_empty() {
+            Err("is empty".into())
+        } else if text.starts_with(is_separator) || text.ends_with(is_separator) {
+            Err("begins or ends with \"-\" or \".\", which a node name cannot".into())
+        } else if text.len() > 253 {
+            Err("is longer than the 253 characters of a node name".into())
+        } else {
+            Ok(Self { text: text.to_owned(), parts })
+        }
+    }
+}
+
+fn is_name_letter(letter: char) -> bool {
+    letter.is_ascii_lowercase() || letter.is_ascii_digit() || letter == '-' || letter == '.'
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_template_is_filled_from_what_is_known() {
+        let template: Result<NameTemplate, String> = "{cluster}-gpu.{instance-id}".parse();
+        let known = |name: &str| (name == "cluster" || name == "instance-id").then(|| format!("<{name}>"));
+        assert_eq!(template.map(|it| it.fill(known)), Ok(Ok("<cluster>-gpu.<instance-id>".to_owned())));
+        let template: Result<NameTemplate, String> = "{hostname}".parse();
+        assert_eq!(template.map(|it| it.fill(known)), Ok(Err("hostname")));
+    }
+
+    #[test]
+    fn a_template_that_cannot_become_a_name_is_refused() {
+        for (text, why) in [
+            ("GPU-{hostname}", "contains \"G\""),
+            ("{serial}", "unknown placeholder \"{serial}\""),
+            ("a-{hostname", "not closed"),
+            ("a}", "contains \"}\""),
+            ("", "is empty"),
+            ("-a", "begins or ends"),
+        ] {
+            let error = text.parse::<NameTemplate>().err().unwrap_or_default();
+            assert!(error.contains(why), "{text}: {error}");
+        }
+    }
+}

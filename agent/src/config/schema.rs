@@ -1,0 +1,240 @@
+//! Every key is said once, here: what it is called, what it takes, what holds without it, and what it is for.
+//!
+//! To add a key, add a row to [`KEYS`] and a field of the same name to its section in `sections.rs`.
+
+use super::checks::{Check, absolute_path, bootstrap_token, image, kubelet_argument, node_address, provider_id, typed};
+use super::labels::{Taint, check_label};
+use super::node_name::NameTemplate;
+use super::values::{Endpoint, Period, Pin};
+
+/// What a key takes. The text beside a check says what would be right, for error messages and documentation.
+pub enum Kind {
+    /// `true` or `false`.
+    Boolean,
+    /// One of these words.
+    Choice(&'static [&'static str]),
+    /// One text.
+    Text(&'static str, Check),
+    /// A list of texts, each checked by itself. A later layer replaces it as a whole.
+    List(&'static str, Check),
+    /// Texts by key, checked in pairs. A later layer adds to it and replaces single entries.
+    Map(&'static str, fn(&str, &str) -> Result<(), String>),
+}
+
+/// One key of the configuration.
+pub struct Key {
+    /// The section it is in.
+    pub section: &'static str,
+    /// Its name in the section.
+    pub name: &'static str,
+    /// What it takes.
+    pub kind: Kind,
+    /// Whether its value may never be shown.
+    pub secret: bool,
+    /// What holds when nobody says anything, written as in an environment variable.
+    pub default: Option<&'static str>,
+    /// What it is for, in one line.
+    pub documentation: &'static str,
+    /// A value, written as in TOML.
+    pub example: &'static str,
+}
+
+impl Key {
+    /// `cluster.ca-cert-hashes`
+    pub fn path(&self) -> String {
+        format!("{}.{}", self.section, self.name)
+    }
+
+    /// `GPUK_CLUSTER_CA_CERT_HASHES`
+    pub fn variable(&self) -> String {
+        format!("{VARIABLE_PREFIX}{}_{}", self.section, self.name).to_ascii_uppercase().replace('-', "_")
+    }
+
+    /// What would be right, in words and by example.
+    pub fn right(&self) -> String {
+        match &self.kind {
+            Kind::Boolean => "right would be true or false".to_owned(),
+            Kind::Choice(words) => format!("right would be \"{}\"", words.join("\" or \"")),
+            Kind::Text(right, _) => format!("right would be {right}, e.g. {}", self.example),
+            Kind::List(right, _) => {
+                format!("right would be a list of {right}, e.g. {}", self.example)
+            }
+            Kind::Map(right, _) => {
+                format!("right would be a map of {right}, e.g. {}", self.example)
+            }
+        }
+    }
+}
+
+/// A section of the configuration.
+pub struct Section {
+    /// Its name in brackets.
+    pub name: &'static str,
+    /// What it is about, in one line.
+    pub documentation: &'static str,
+}
+
+/// How the names of environment variables for the agent begin.
+pub const VARIABLE_PREFIX: &str = "GPUK_";
+
+/// Variables with that beginning that are no keys; a `*` stands for any end.
+pub const RESERVED_VARIABLES: [&str; 3] = ["GPUK_LOG", "GPUK_CACHE", "GPUK_VM_*"];
+
+/// The sections, in the order in which they are shown.
+pub static SECTIONS: [Section; 6] = [
+    Section { name: "cluster", documentation: "The cluster to join, and how to trust it." },
+    Section { name: "node", documentation: "What this machine is in the cluster." },
+    Section { name: "gpu", documentation: "Whether the machine's GPUs are looked after." },
+    Section { name: "containerd", documentation: "Where the container runtime is, and what it should do." },
+    Section { name: "redirects", documentation: "Reserved; it has no keys yet." },
+    Section { name: "report", documentation: "What is told to the cluster." },
+];
+
+/// The keys, by section, in the order in which they are shown.
+pub static KEYS: &[Key] = &[
+    Key {
+        kind: Kind::Choice(&["kubeadm", "none"]),
+        default: Some("kubeadm"),
+        documentation: "How the node joins; \"none\" prepares the machine and joins nothing.",
+        ..key("cluster", "kind", "\"kubeadm\"")
+    },
+    Key {
+        kind: Kind::List("API servers, each https://HOST[:PORT], an IPv6 address in brackets", typed::<Endpoint>),
+        documentation: "API servers to join through, tried in this order; port 6443 where none is given.",
+        ..key("cluster", "endpoints", "[\"https://api.example.com:6443\"]")
+    },
+    Key {
+        kind: Kind::Text("six characters, a dot, sixteen characters of a-z 0-9", bootstrap_token),
+        secret: true,
+        documentation: "Bootstrap token that lets the node ask for its certificate.",
+        ..key("cluster", "token", "\"abcdef.0123456789abcdef\"")
+    },
+    Key {
+        kind: Kind::Text("a path from the root", absolute_path),
+        documentation: "File that holds the bootstrap token, read when the node joins.",
+        ..key("cluster", "token-file", "\"/run/secrets/bootstrap-token\"")
+    },
+    Key {
+        kind: Kind::List("pins, each \"sha256:\" and 64 hexadecimal digits", typed::<Pin>),
+        documentation: "Hashes of the cluster's CA public key, by which the node knows the right cluster.",
+        ..key("cluster", "ca-cert-hashes", "[\"sha256:e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855\"]")
+    },
+    Key {
+        kind: Kind::Boolean,
+        default: Some("false"),
+        documentation: "Joins whatever cluster answers; who controls the network then controls the node.",
+        ..key("cluster", "unsafe-skip-ca-verification", "false")
+    },
+    Key {
+        kind: Kind::Text("numbers with the units s, m, h or d", typed::<Period>),
+        default: Some("10m"),
+        documentation: "How long up goes on while nothing gets better.",
+        ..key("cluster", "patience", "\"10m\"")
+    },
+    Key {
+        kind: Kind::Text(
+            "a-z 0-9 - . and the placeholders {instance-id}, {hostname}, {machine-id-short}, {cluster}",
+            typed::<NameTemplate>,
+        ),
+        default: Some("{instance-id}"),
+        documentation: "Pattern of the node's name; chosen once, kept for the life of the instance.",
+        ..key("node", "name", "\"gpu-{instance-id}\"")
+    },
+    Key {
+        kind: Kind::Choice(&["worker", "control-plane", "observed"]),
+        default: Some("worker"),
+        documentation: "What the node is; an observed node was joined by someone else and is only looked at.",
+        ..key("node", "role", "\"worker\"")
+    },
+    Key {
+        kind: Kind::Text("an IPv4 or IPv6 address of this machine", node_address),
+        documentation: "Address that the node registers with; without it the kubelet chooses.",
+        ..key("node", "ip", "\"10.0.0.12\"")
+    },
+    Key {
+        kind: Kind::Text("the cloud's name, :// and its name for the machine, without spaces", provider_id),
+        documentation: "Provider id that the node registers with, for the cloud's controller.",
+        ..key("node", "provider-id", "\"aws:///eu-west-1a/i-0123456789abcdef0\"")
+    },
+    Key {
+        kind: Kind::Map("label keys and values", check_label),
+        documentation: "Labels that the node registers with.",
+        ..key("node", "labels", "{ \"example.com/pool\" = \"gpu\" }")
+    },
+    Key {
+        kind: Kind::List("taints, each key[=value]:Effect", typed::<Taint>),
+        documentation: "Taints that the node registers with.",
+        ..key("node", "taints", "[\"nvidia.com/gpu=present:NoSchedule\"]")
+    },
+    Key {
+        kind: Kind::Boolean,
+        default: Some("false"),
+        documentation: "Leaves swap on; without it the agent turns swap off, as the kubelet wants.",
+        ..key("node", "allow-swap", "false")
+    },
+    Key {
+        kind: Kind::List("arguments, each beginning with --", kubelet_argument),
+        documentation: "Further arguments of the kubelet.",
+        ..key("node", "kubelet-extra-args", "[\"--max-pods=60\"]")
+    },
+    Key {
+        kind: Kind::Choice(&["auto", "always", "never"]),
+        default: Some("auto"),
+        documentation: "Whether GPUs are set up: where there are any, always (none is then an error), or never.",
+        ..key("gpu", "enabled", "\"auto\"")
+    },
+    Key {
+        kind: Kind::Text("a path from the root", absolute_path),
+        default: Some("/run/containerd/containerd.sock"),
+        documentation: "Socket of containerd.",
+        ..key("containerd", "socket", "\"/run/containerd/containerd.sock\"")
+    },
+    Key {
+        kind: Kind::Text("a path from the root", absolute_path),
+        default: Some("/etc/containerd/config.toml"),
+        documentation: "Configuration file of containerd.",
+        ..key("containerd", "config-file", "\"/etc/containerd/config.toml\"")
+    },
+    Key {
+        kind: Kind::Text("an image reference", image),
+        documentation: "Image of the pause container; without it what is configured stays.",
+        ..key("containerd", "pause-image", "\"registry.k8s.io/pause:3.10\"")
+    },
+    Key {
+        kind: Kind::Text("a path from the root", absolute_path),
+        documentation: "Folder of the CNI plugins; without it what is configured stays.",
+        ..key("containerd", "cni-bin-dir", "\"/opt/cni/bin\"")
+    },
+    Key {
+        kind: Kind::Text("a path from the root", absolute_path),
+        documentation: "Folder of the CNI configuration; without it what is configured stays.",
+        ..key("containerd", "cni-conf-dir", "\"/etc/cni/net.d\"")
+    },
+    Key {
+        kind: Kind::Choice(&["runc", "nvidia"]),
+        default: Some("runc"),
+        documentation: "Runtime of pods that name no runtime class.",
+        ..key("containerd", "default-runtime", "\"runc\"")
+    },
+    Key {
+        kind: Kind::Boolean,
+        default: Some("true"),
+        documentation: "Reports the state of the GPUs as a condition of the node.",
+        ..key("report", "node-condition", "true")
+    },
+];
+
+/// A row with nothing special about it, to be completed.
+const fn key(section: &'static str, name: &'static str, example: &'static str) -> Key {
+    Key { section, name, kind: Kind::Boolean, secret: false, default: None, documentation: "", example }
+}
+
+/// The key of a section by its name.
+pub fn find(section: &str, name: &str) -> Option<&'static Key> {
+    KEYS.iter().find(|key| key.section == section && key.name == name)
+}
+
+/// The keys of a section.
+pub fn keys_of(section: &str) -> impl Iterator<Item = &'static Key> {
+    KEYS.iter().filter(move |key| key.section == section)
+}

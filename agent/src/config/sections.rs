@@ -1,0 +1,199 @@
+//! What the rest of the agent sees: plain values, checked, with no trace of how they were written.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+use std::path::PathBuf;
+
+use serde::{Deserialize, Serialize};
+
+use super::labels::Taint;
+use super::node_name::NameTemplate;
+use super::schema;
+use super::secret::Secret;
+use super::values::{Endpoint, Period, Pin};
+
+/// The whole configuration. As JSON it has no secrets in it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub struct Config {
+    /// The cluster to join.
+    pub cluster: Cluster,
+    /// What this machine is in it.
+    pub node: Node,
+    /// Its GPUs.
+    pub gpu: Gpu,
+    /// Its container runtime.
+    pub containerd: Containerd,
+    /// Reserved.
+    pub redirects: Redirects,
+    /// What is told to the cluster.
+    pub report: Report,
+}
+
+/// `[cluster]`
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub struct Cluster {
+    /// How the node joins.
+    pub kind: ClusterKind,
+    /// API servers, in the order to try them.
+    pub endpoints: Vec<Endpoint>,
+    /// Bootstrap token.
+    pub token: Option<Secret>,
+    /// File that holds the bootstrap token. Never given together with `token`.
+    pub token_file: Option<PathBuf>,
+    /// Pins of the CA.
+    pub ca_cert_hashes: Vec<Pin>,
+    /// Joins without a pin.
+    pub unsafe_skip_ca_verification: bool,
+    /// How long `up` goes on while nothing gets better.
+    pub patience: Period,
+}
+
+/// How a node joins.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum ClusterKind {
+    /// By `kubeadm join`.
+    Kubeadm,
+    /// Not at all.
+    None,
+}
+
+/// `[node]`
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub struct Node {
+    /// Pattern of the node's name.
+    pub name: NameTemplate,
+    /// What the node is.
+    pub role: Role,
+    /// Address to register with.
+    pub ip: Option<IpAddr>,
+    /// Provider id to register with.
+    pub provider_id: Option<String>,
+    /// Labels to register with.
+    pub labels: BTreeMap<String, String>,
+    /// Taints to register with.
+    pub taints: Vec<Taint>,
+    /// Leaves swap on.
+    pub allow_swap: bool,
+    /// Further arguments of the kubelet.
+    pub kubelet_extra_args: Vec<String>,
+}
+
+/// What a node is in its cluster.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Role {
+    /// It runs workloads.
+    Worker,
+    /// It runs an API server.
+    ControlPlane,
+    /// Someone else joined it; the agent only looks.
+    Observed,
+}
+
+/// `[gpu]`
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub struct Gpu {
+    /// Whether GPUs are set up.
+    pub enabled: Enabled,
+}
+
+/// Whether something is done.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Enabled {
+    /// Where it makes sense.
+    Auto,
+    /// Always; that it makes no sense is then an error.
+    Always,
+    /// Never.
+    Never,
+}
+
+/// `[containerd]`
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub struct Containerd {
+    /// Its socket.
+    pub socket: PathBuf,
+    /// Its configuration file.
+    pub config_file: PathBuf,
+    /// Image of the pause container; `None` keeps what is configured.
+    pub pause_image: Option<String>,
+    /// Folder of the CNI plugins; `None` keeps what is configured.
+    pub cni_bin_dir: Option<PathBuf>,
+    /// Folder of the CNI configuration; `None` keeps what is configured.
+    pub cni_conf_dir: Option<PathBuf>,
+    /// Runtime of pods that name no runtime class.
+    pub default_runtime: Runtime,
+}
+
+/// A runtime that containerd can use.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Runtime {
+    /// The plain one.
+    Runc,
+    /// The one that hands GPUs to containers.
+    Nvidia,
+}
+
+/// `[redirects]`, which has no keys yet.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub struct Redirects {}
+
+/// `[report]`
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub struct Report {
+    /// Reports the GPUs as a condition of the node.
+    pub node_condition: bool,
+}
+
+/// A key without which the node cannot join.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Missing {
+    /// Such as `cluster.endpoints`.
+    pub key: &'static str,
+    /// How to give it.
+    pub remedy: String,
+}
+
+impl Config {
+    /// Whether this machine is to join a cluster at all.
+    pub fn wants_join(&self) -> bool {
+        self.cluster.kind != ClusterKind::None && self.node.role != Role::Observed
+    }
+
+    /// What is still needed before the node can join. Not an error: `plan` and `doctor` work without.
+    pub fn missing_for_join(&self) -> Vec<Missing> {
+        let cluster = &self.cluster;
+        if !self.wants_join() {
+            return Vec::new();
+        }
+        let is_trusted = !cluster.ca_cert_hashes.is_empty() || cluster.unsafe_skip_ca_verification;
+        let has_token = cluster.token.is_some() || cluster.token_file.is_some();
+        [
+            (!cluster.endpoints.is_empty(), "cluster.endpoints", ""),
+            (has_token, "cluster.token", ", or the path of a file that holds it as cluster.token-file"),
+            (is_trusted, "cluster.ca-cert-hashes", ""),
+        ]
+        .into_iter()
+        .filter(|(is_given, _, _)| !is_given)
+        .map(|(_, key, also)| Missing { key, remedy: how_to_give(key, also) })
+        .collect()
+    }
+}
+
+fn how_to_give(path: &str, also: &str) -> String {
+    let row = path.split_once('.').and_then(|(section, name)| schema::find(section, name));
+    row.map_or_else(String::new, |row| {
+        let (section, name, example, variable) = (row.section, row.name, row.example, row.variable());
+        format!("write {name} = {example} under [{section}], or set {variable}{also}")
+    })
+}

@@ -1,0 +1,273 @@
+//! A step is done when a second look says so; retrying, resuming and repairing are all the same thing: look again.
+
+use std::time::Duration;
+
+use backon::{BackoffBuilder, ExponentialBuilder};
+use tokio::sync::watch;
+use tokio::time::Instant;
+
+use crate::config::Config;
+use crate::facts::Facts;
+use crate::host::Host;
+use crate::host::apply::Failure;
+use crate::look::Look;
+use crate::state::{StepRecord, Verdict};
+use crate::step::{Change, Finding, Stage, Status, Step};
+
+/// How often a step's changes may be made in one round without it becoming true.
+const ATTEMPTS: usize = 4;
+
+/// What happens while the engine works, for whoever shows or records it.
+pub enum Event<'a> {
+    /// A step is looked at for the first time in this round.
+    Started(&'a dyn Step),
+    /// A change is about to be made.
+    Changing(&'a dyn Step, &'a Change),
+    /// A change was made, or failed.
+    Changed(&'a dyn Step, &'a Change, Duration, Option<&'a Failure>),
+    /// A step waits; it is looked at again after the given time.
+    Waiting(&'a dyn Step, &'a StepRecord, Duration),
+    /// A step's last word in this round.
+    Ended(&'a dyn Step, &'a StepRecord),
+}
+
+/// Whoever shows or records what happens.
+pub trait Observer {
+    /// Called in order, from one thread.
+    fn event(&self, event: &Event<'_>);
+}
+
+/// A request to end, e.g. by SIGTERM: heard at the next change's edge.
+#[derive(Clone)]
+pub struct Stop(watch::Receiver<bool>);
+
+impl Stop {
+    /// A stop and the switch for it.
+    pub fn new() -> (watch::Sender<bool>, Self) {
+        let (switch, receiver) = watch::channel(false);
+        (switch, Self(receiver))
+    }
+
+    /// Whether it was asked for.
+    pub fn requested(&self) -> bool {
+        *self.0.borrow()
+    }
+
+    /// Sleeps, or returns early when the stop is asked for.
+    pub async fn sleep(&self, time: Duration) {
+        let mut receiver = self.0.clone();
+        tokio::select! {
+            () = tokio::time::sleep(time) => {}
+            stopped = receiver.wait_for(|stop| *stop) => if stopped.is_err() { tokio::time::sleep(time).await },
+        }
+    }
+}
+
+/// Looks at steps and, in [`Engine::bring_up`] alone, makes their changes.
+pub struct Engine<'a> {
+    /// The machine.
+    pub host: &'a Host,
+    /// The effective configuration.
+    pub config: &'a Config,
+    /// What is known of the machine.
+    pub facts: &'a Facts,
+    /// Who watches.
+    pub observer: &'a dyn Observer,
+    /// A request to end.
+    pub stop: Stop,
+}
+
+impl Engine<'_> {
+    /// One look at one step, within its time limit. An error is "could not look".
+    pub async fn look(&self, step: &dyn Step) -> Result<Status, String> {
+        let look = Look::new(self.host, self.config, self.facts);
+        match tokio::time::timeout(step.limit(), step.check(look)).await {
+            Ok(Ok(status)) => Ok(status),
+            Ok(Err(error)) => Err(format!("{error:#}")),
+            Err(_) => Err(format!("the look at {} had not ended after {} s", step.name(), step.limit().as_secs())),
+        }
+    }
+
+    /// Makes every step true in order, each verified by looking again. `patience` limits all waiting together.
+    pub async fn bring_up(&self, steps: &[Box<dyn Step>], patience: Duration) -> Vec<StepRecord> {
+        let began = Instant::now();
+        let deadline = began + patience;
+        let mut records: Vec<StepRecord> = Vec::new();
+        for step in steps {
+            let step = step.as_ref();
+            if self.stop.requested() {
+                break;
+            }
+            let started = began.elapsed();
+            self.observer.event(&Event::Started(step));
+            let missing = step
+                .needs()
+                .iter()
+                .find(|need| !records.iter().any(|record| record.name == **need && record.verdict == Verdict::Ready));
+            let mut work = Work::begin(step, started);
+            if !self.host.files.is_running_system() && step.stage() != Stage::Image {
+                work.end(Verdict::Left, "needs the running machine".to_owned(), None);
+            } else if let Some(missing) = missing {
+                work.end(Verdict::Unknown, format!("not looked at: it needs {missing} first"), None);
+            } else {
+                self.bring_up_step(step, &mut work, deadline).await;
+            }
+            work.record.took = millis(began.elapsed().saturating_sub(started));
+            self.observer.event(&Event::Ended(step, &work.record));
+            records.push(work.record);
+        }
+        records
+    }
+
+    async fn bring_up_step(&self, step: &dyn Step, work: &mut Work, deadline: Instant) {
+        let mut last: Vec<Change> = Vec::new();
+        let mut attempts = 0;
+        let mut backoff = pauses();
+        loop {
+            match self.look(step).await {
+                Ok(Status::Ready(evidence)) => return work.end(Verdict::Ready, evidence, None),
+                Ok(Status::Broken(finding)) => return work.end(Verdict::Broken, finding.to_string(), Some(finding)),
+                Ok(Status::Waiting(finding)) => work.stand(Verdict::Waiting, finding.to_string(), Some(finding)),
+                Err(why) => work.stand(Verdict::Unknown, why, None),
+                Ok(Status::Pending { why, mut changes }) => {
+                    let left = self.leave_for_boot(&mut changes);
+                    if changes.is_empty() {
+                        return work.end(Verdict::Ready, left, None);
+                    }
+                    // Other changes than last time are progress; the same ones again cost patience.
+                    let progress = changes != last;
+                    attempts = if progress { 1 } else { attempts + 1 };
+                    if progress {
+                        backoff = pauses();
+                    }
+                    match self.apply(step, work, &changes).await {
+                        Ok(()) if self.stop.requested() => {
+                            return work.end(Verdict::Pending, "stopped before it was done".to_owned(), None);
+                        }
+                        Ok(()) => {
+                            work.stand(Verdict::Pending, why.clone(), None);
+                            if progress {
+                                last = changes;
+                                continue;
+                            }
+                        }
+                        Err(failure) => match step.judge(&failure) {
+                            Some(Status::Broken(finding)) => {
+                                return work.end(Verdict::Broken, finding.to_string(), Some(finding));
+                            }
+                            Some(Status::Waiting(finding)) => work.stand(Verdict::Waiting, finding.to_string(), Some(finding)),
+                            _ => {
+                                let finding = failed(step, &why, &failure);
+                                work.stand(Verdict::Pending, finding.to_string(), Some(finding));
+                            }
+                        },
+                    }
+                    if attempts >= ATTEMPTS {
+                        let finding = work.record.finding.take().unwrap_or_else(|| does_not_hold(step, &why, &changes));
+                        return work.end(Verdict::Broken, finding.to_string(), Some(finding));
+                    }
+                    last = changes;
+                }
+            }
+            let pause = backoff.next().unwrap_or(LONGEST_PAUSE);
+            if Instant::now() + pause > deadline || self.stop.requested() {
+                return;
+            }
+            self.observer.event(&Event::Waiting(step, &work.record, pause));
+            self.stop.sleep(pause).await;
+            if self.stop.requested() {
+                return;
+            }
+        }
+    }
+
+    /// Takes out of `changes` what an image cannot do, and says what it was.
+    fn leave_for_boot(&self, changes: &mut Vec<Change>) -> String {
+        if self.host.files.is_running_system() {
+            return String::new();
+        }
+        let left: Vec<String> = changes.iter().filter(|change| change.needs_running_system()).map(ToString::to_string).collect();
+        changes.retain(|change| !change.needs_running_system());
+        format!("left for the boot: {}", left.join(", "))
+    }
+
+    async fn apply(&self, step: &dyn Step, work: &mut Work, changes: &[Change]) -> Result<(), Failure> {
+        for change in changes {
+            if self.stop.requested() {
+                return Ok(());
+            }
+            self.observer.event(&Event::Changing(step, change));
+            let began = Instant::now();
+            let done = self.host.apply(change).await;
+            self.observer.event(&Event::Changed(step, change, began.elapsed(), done.as_ref().err()));
+            done?;
+            work.record.changes.push(change.to_string());
+        }
+        Ok(())
+    }
+}
+
+/// A step's record while it is being worked on.
+struct Work {
+    record: StepRecord,
+}
+
+impl Work {
+    fn begin(step: &dyn Step, started: Duration) -> Self {
+        let record = StepRecord {
+            name: step.name().to_owned(),
+            verdict: Verdict::Unknown,
+            text: String::new(),
+            started: millis(started),
+            took: 0,
+            changes: Vec::new(),
+            finding: None,
+        };
+        Self { record }
+    }
+
+    fn stand(&mut self, verdict: Verdict, text: String, finding: Option<Finding>) {
+        self.record.verdict = verdict;
+        self.record.text = text;
+        self.record.finding = finding;
+    }
+
+    fn end(&mut self, verdict: Verdict, text: String, finding: Option<Finding>) {
+        self.stand(verdict, text, finding);
+    }
+}
+
+/// The longest pause between two looks.
+const LONGEST_PAUSE: Duration = Duration::from_secs(30);
+
+/// Pauses that double from 200 ms to 30 s, each drawn between nothing and all of it ("full jitter").
+fn pauses() -> impl Iterator<Item = Duration> {
+    let schedule = ExponentialBuilder::default()
+        .with_min_delay(Duration::from_millis(200))
+        .with_max_delay(LONGEST_PAUSE)
+        .without_max_times();
+    schedule.build().map(|pause| pause.mul_f64(fastrand::f64()).max(Duration::from_millis(20)))
+}
+
+fn millis(time: Duration) -> u64 {
+    u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
+}
+
+fn failed(step: &dyn Step, why: &str, failure: &Failure) -> Finding {
+    Finding::new(
+        "change-failed",
+        format!("{} could not be put right", step.name()),
+        format!("{why}; {failure}"),
+        "mend what the error names, then: gpuk-agent up",
+    )
+}
+
+fn does_not_hold(step: &dyn Step, why: &str, changes: &[Change]) -> Finding {
+    let changes: Vec<String> = changes.iter().map(ToString::to_string).collect();
+    Finding::new(
+        "change-does-not-hold",
+        format!("{} does not stay as it was put", step.name()),
+        format!("{why}, although this was done {ATTEMPTS} times: {}", changes.join(", ")),
+        "something else on this machine undoes it; look for it, then: gpuk-agent up",
+    )
+}

@@ -1,0 +1,73 @@
+//! A scheduler wants one condition: `NodeBootstrapped` says whether the agent's whole catalog holds on this node.
+
+use crate::host::Host;
+use crate::host::cluster::{ClusterError, Condition};
+use crate::state::{StepRecord, Verdict};
+
+/// The condition's type.
+pub const NODE_BOOTSTRAPPED: &str = "NodeBootstrapped";
+
+/// What the records say, as a condition: True only when every step holds.
+pub fn from_records(records: &[StepRecord]) -> Condition {
+    let kind = NODE_BOOTSTRAPPED.to_owned();
+    match records.iter().find(|record| record.verdict != Verdict::Ready) {
+        None => Condition {
+            kind,
+            status: "True".to_owned(),
+            reason: "Bootstrapped".to_owned(),
+            message: format!("gpuk-agent {}: all {} steps hold", env!("CARGO_PKG_VERSION"), records.len()),
+        },
+        Some(record) => {
+            let (reason, message) = match &record.finding {
+                Some(finding) => (camel(&finding.code), format!("{}: {}", record.name, finding.what)),
+                None => (camel(record.verdict.word()), format!("{}: {}", record.name, record.text)),
+            };
+            Condition { kind, status: "False".to_owned(), reason, message }
+        }
+    }
+}
+
+/// Sets the condition where the Node says something else. Returns whether it was set.
+pub async fn report(host: &Host, node: &str, wanted: &Condition) -> Result<bool, ClusterError> {
+    let Some(object) = host.cluster.node(node).await? else { return Ok(false) };
+    let now = object.condition(&wanted.kind);
+    if now == Some(wanted) {
+        return Ok(false);
+    }
+    let transition = now.is_none_or(|condition| condition.status != wanted.status);
+    host.cluster.set_condition(node, wanted, &crate::show::utc(host.clock.now()), transition).await?;
+    Ok(true)
+}
+
+/// `token-rejected` → `TokenRejected`: a condition's reason is one CamelCase word (Kubernetes API conventions).
+fn camel(code: &str) -> String {
+    let word = |word: &str| {
+        let mut letters = word.chars();
+        letters.next().map(|first| first.to_uppercase().chain(letters).collect::<String>()).unwrap_or_default()
+    };
+    code.split(['-', ' ']).map(word).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::step::Finding;
+
+    fn record(name: &str, verdict: Verdict, finding: Option<Finding>) -> StepRecord {
+        StepRecord { name: name.to_owned(), verdict, text: "text".to_owned(), started: 0, took: 0, changes: Vec::new(), finding }
+    }
+
+    #[test]
+    fn all_steps_ready_is_true() {
+        let condition = from_records(&[record("join", Verdict::Ready, None)]);
+        assert_eq!((condition.status.as_str(), condition.reason.as_str()), ("True", "Bootstrapped"));
+    }
+
+    #[test]
+    fn the_first_step_that_does_not_hold_is_the_reason() {
+        let finding = Finding::new("node-not-ready", "The node is registered but not Ready", "x", "y");
+        let condition = from_records(&[record("join", Verdict::Ready, None), record("node", Verdict::Waiting, Some(finding))]);
+        assert_eq!((condition.status.as_str(), condition.reason.as_str()), ("False", "NodeNotReady"));
+        assert_eq!(condition.message, "node: The node is registered but not Ready");
+    }
+}

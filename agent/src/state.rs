@@ -1,0 +1,213 @@
+//! State is decisions and history, keyed by instance id; whether something is installed is never state: the node itself is the truth.
+
+use std::path::Path;
+
+use anyhow::{Context, Result};
+use serde::{Deserialize, Serialize};
+
+use crate::host::Host;
+use crate::host::files::Files;
+use crate::step::{Contents, Finding};
+
+/// Where the state is kept. Anyone may read it: it holds no secret.
+pub const STATE_FILE: &str = "/var/lib/gpuk-agent/state.json";
+
+/// How many rounds are remembered; the oldest go first.
+const ROUNDS: usize = 40;
+
+/// What the agent decided and did on this instance.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct State {
+    /// Whose state this is. Another id means a cloned disk: a new node.
+    pub instance_id: String,
+    /// The name this node was given.
+    pub node: String,
+    /// What happened, oldest first.
+    pub rounds: Vec<Round>,
+}
+
+/// One time through the catalog.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct Round {
+    /// `/proc/sys/kernel/random/boot_id` of the boot it happened in.
+    pub boot_id: String,
+    /// The agent's version.
+    pub version: String,
+    /// The verb: `up` or `run`.
+    pub verb: String,
+    /// When it began: milliseconds after 1970, by the machine's clock.
+    pub started: u64,
+    /// When it began: milliseconds after the kernel started.
+    pub since_boot: u64,
+    /// Each step, in order.
+    pub steps: Vec<StepRecord>,
+    /// The round is over; otherwise it goes on, or was cut off.
+    pub finished: bool,
+}
+
+/// What became of one step.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct StepRecord {
+    /// The step.
+    pub name: String,
+    /// How it ended, or how it stands.
+    pub verdict: Verdict,
+    /// The evidence, or what is missing.
+    pub text: String,
+    /// When it began: milliseconds after the round.
+    pub started: u64,
+    /// How long it took, in milliseconds.
+    pub took: u64,
+    /// Every change that was made, in a few words each.
+    pub changes: Vec<String>,
+    /// What is wrong, when something is.
+    pub finding: Option<Finding>,
+}
+
+/// How a step stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Verdict {
+    /// It holds.
+    Ready,
+    /// It does not hold; there are changes that would make it so.
+    Pending,
+    /// The outside world is not ready.
+    Waiting,
+    /// A person is needed.
+    Broken,
+    /// It could not be looked at.
+    Unknown,
+    /// It is for the boot, not for an image.
+    Left,
+}
+
+impl Verdict {
+    /// The word in output.
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Ready => "ready",
+            Self::Pending => "pending",
+            Self::Waiting => "waiting",
+            Self::Broken => "broken",
+            Self::Unknown => "unknown",
+            Self::Left => "left for the boot",
+        }
+    }
+}
+
+impl Round {
+    /// What would have to differ for another round to be worth remembering.
+    fn signature(&self) -> Vec<(&str, Verdict, Option<&str>)> {
+        self.steps
+            .iter()
+            .map(|step| (step.name.as_str(), step.verdict, step.finding.as_ref().map(|finding| finding.code.as_str())))
+            .collect()
+    }
+
+    /// Nothing was changed and nothing stands differently than in `earlier`, in the same boot.
+    pub fn repeats(&self, earlier: &Self) -> bool {
+        self.boot_id == earlier.boot_id
+            && self.version == earlier.version
+            && self.finished == earlier.finished
+            && self.signature() == earlier.signature()
+            && self.steps.iter().all(|step| step.changes.is_empty())
+    }
+}
+
+impl State {
+    /// The state of this instance. An unreadable, cut or foreign state is as good as none: it never decides what is true.
+    pub fn load(host: &Host, instance_id: &str) -> Self {
+        match Self::read(&host.files) {
+            Ok(state) if state.instance_id == instance_id || instance_id.is_empty() => state,
+            _ => Self { instance_id: instance_id.to_owned(), ..Self::default() },
+        }
+    }
+
+    /// Whatever is stored, whoever's it is. Absent is an empty state.
+    pub fn read(files: &Files) -> Result<Self> {
+        let Some(text) = files.text(Path::new(STATE_FILE))? else { return Ok(Self::default()) };
+        serde_json::from_str(&text).with_context(|| format!("reading {STATE_FILE}"))
+    }
+
+    /// The newest round.
+    pub fn last(&self) -> Option<&Round> {
+        self.rounds.last()
+    }
+
+    /// The newest record of a step in this boot.
+    pub fn last_of(&self, step: &str, boot_id: &str) -> Option<&StepRecord> {
+        self.rounds
+            .iter()
+            .rev()
+            .take_while(|round| round.boot_id == boot_id)
+            .find_map(|round| round.steps.iter().find(|record| record.name == step))
+    }
+
+    /// Puts `round` at the end: in place of the last one when it is the same round going on, and not at all when it repeats that.
+    /// Returns whether there is something to save.
+    pub fn remember(&mut self, round: &Round) -> bool {
+        match self.rounds.last_mut() {
+            Some(last) if last.boot_id == round.boot_id && last.started == round.started => {
+                if last == round {
+                    return false;
+                }
+                last.clone_from(round);
+            }
+            Some(last) if round.repeats(last) => return false,
+            _ => self.rounds.push(round.clone()),
+        }
+        let excess = self.rounds.len().saturating_sub(ROUNDS);
+        self.rounds.drain(..excess);
+        true
+    }
+
+    /// Writes the state whole.
+    pub fn save(&self, host: &Host) -> Result<()> {
+        let text = serde_json::to_string(self).context("writing the state")?;
+        host.record(Path::new(STATE_FILE), &Contents::plain(text))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn round(started: u64, verdict: Verdict, changes: &[&str]) -> Round {
+        let step = StepRecord {
+            name: "hostname".to_owned(),
+            verdict,
+            text: String::new(),
+            started: 0,
+            took: started,
+            changes: changes.iter().map(|change| (*change).to_owned()).collect(),
+            finding: None,
+        };
+        Round { boot_id: "b".to_owned(), started, steps: vec![step], ..Round::default() }
+    }
+
+    #[test]
+    fn a_round_that_says_nothing_new_is_not_remembered() {
+        let mut state = State::default();
+        assert!(state.remember(&round(1, Verdict::Ready, &["write /etc/hostname"])));
+        assert!(!state.remember(&round(2, Verdict::Ready, &[])));
+        assert!(state.remember(&round(3, Verdict::Broken, &[])));
+        assert!(state.remember(&round(4, Verdict::Ready, &[])));
+        assert_eq!(state.rounds.len(), 3);
+        let mut other_boot = round(5, Verdict::Ready, &[]);
+        other_boot.boot_id = "c".to_owned();
+        assert!(state.remember(&other_boot));
+    }
+
+    #[test]
+    fn the_oldest_rounds_go_first() {
+        let mut state = State::default();
+        for number in 0..100 {
+            state.remember(&round(number, Verdict::Ready, &["x"]));
+        }
+        assert_eq!((state.rounds.len(), state.rounds[0].started), (ROUNDS, 100 - ROUNDS as u64));
+    }
+}

@@ -1,0 +1,165 @@
+//! Labels, taints, address and provider id count only when the kubelet registers its Node, so its flags must be right before it starts.
+
+use anyhow::Result;
+use async_trait::async_trait;
+
+use crate::look::Look;
+use crate::step::{Change, Finding, Stage, Status, Step, UnitVerb};
+
+/// The unit that kubeadm's packages install.
+pub const UNIT: &str = "kubelet.service";
+
+/// Sorts after kubeadm's `10-kubeadm.conf`, whose `KUBELET_EXTRA_ARGS` is the place for an operator's own flags.
+const DROP_IN: &str = "/etc/systemd/system/kubelet.service.d/50-gpuk-agent.conf";
+const FLAGS_FILE: &str = "/var/lib/gpuk-agent/kubelet.env";
+const DROP_IN_TEXT: &str = "\
+# Written by gpuk-agent. A later EnvironmentFile wins over kubeadm's (systemd.exec(5)); the operator's own flags are in it too.
+[Service]
+EnvironmentFile=-/var/lib/gpuk-agent/kubelet.env
+";
+
+/// Where packages and operators put the unit.
+const UNIT_PLACES: &[&str] = &[
+    "/etc/systemd/system",
+    "/run/systemd/system",
+    "/usr/local/lib/systemd/system",
+    "/usr/lib/systemd/system",
+    "/lib/systemd/system",
+];
+
+/// Where kubeadm's drop-in reads the operator's flags (Debian's and Red Hat's place).
+const OPERATOR_FLAGS: &[&str] = &["/etc/default/kubelet", "/etc/sysconfig/kubelet"];
+
+/// Written by kubeadm at the join.
+const KUBELET_CONFIG: &str = "/var/lib/kubelet/config.yaml";
+
+/// The kubelet registers its Node with the right flags.
+pub struct Kubelet;
+
+#[async_trait(?Send)]
+impl Step for Kubelet {
+    fn name(&self) -> &'static str {
+        "kubelet"
+    }
+
+    fn purpose(&self) -> &'static str {
+        "the kubelet registers with the right address, labels and taints"
+    }
+
+    fn stage(&self) -> Stage {
+        Stage::Boot
+    }
+
+    fn watches(&self) -> &'static [&'static str] {
+        &["/etc/systemd/system/kubelet.service.d", "/etc/default"]
+    }
+
+    async fn check(&self, look: Look<'_>) -> Result<Status> {
+        let mut installed = false;
+        for place in UNIT_PLACES {
+            installed = installed || look.exists(format!("{place}/{UNIT}"))?;
+        }
+        if !installed {
+            return Ok(Status::Broken(Finding::new(
+                "kubelet-not-installed",
+                "The kubelet is not installed",
+                format!("no {UNIT} in {}", UNIT_PLACES.join(", ")),
+                "install the packages kubelet and kubeadm of the cluster's minor version, then: gpuk-agent up",
+            )));
+        }
+        if let Some(finding) = cgroup_driver(look)? {
+            return Ok(Status::Broken(finding));
+        }
+        let flags = flags(look);
+        let environment = environment(look, &flags)?;
+        let (mut wrong, mut changes) = (Vec::new(), Vec::new());
+        if look.text(FLAGS_FILE)?.as_deref() != Some(&environment) {
+            wrong.push("its flags are not written down".to_owned());
+            changes.push(Change::write(FLAGS_FILE, environment));
+        }
+        if look.text(DROP_IN)?.as_deref() != Some(DROP_IN_TEXT) {
+            wrong.push("its unit does not read them".to_owned());
+            changes.push(Change::write(DROP_IN, DROP_IN_TEXT));
+        }
+        if look.running_system() {
+            let unit = look.unit(UNIT).await?.unwrap_or_default();
+            let drop_in_changes = changes
+                .iter()
+                .any(|change| matches!(change, Change::Write { path, .. } if path == std::path::Path::new(DROP_IN)));
+            if unit.needs_reload || drop_in_changes {
+                wrong.push("systemd has not read its unit".to_owned());
+                changes.push(Change::Unit(UnitVerb::Reload, UNIT.to_owned()));
+            }
+            if unit.is_running() && !runs_with(look, unit.main_pid, &flags)? {
+                wrong.push("it runs with other flags".to_owned());
+                changes.push(Change::Unit(UnitVerb::Restart, UNIT.to_owned()));
+            }
+        }
+        if changes.is_empty() {
+            let flags = if flags.is_empty() { "no flags of ours".to_owned() } else { flags.join(" ") };
+            return Ok(Status::Ready(flags));
+        }
+        Ok(Status::pending(wrong.join(", "), changes))
+    }
+}
+
+/// Our flags, from the configuration and the GPUs on the bus.
+fn flags(look: Look<'_>) -> Vec<String> {
+    let node = &look.config.node;
+    let mut flags = Vec::new();
+    if let Some(ip) = &node.ip {
+        flags.push(format!("--node-ip={ip}"));
+    }
+    if let Some(id) = &node.provider_id {
+        flags.push(format!("--provider-id={id}"));
+    }
+    let mut labels = node.labels.clone();
+    if !look.facts.gpus.is_empty() {
+        // The names that GPU Feature Discovery uses, so that both agree.
+        labels.entry("nvidia.com/gpu.present".to_owned()).or_insert_with(|| "true".to_owned());
+        labels.entry("nvidia.com/gpu.count".to_owned()).or_insert_with(|| look.facts.gpus.len().to_string());
+    }
+    if !labels.is_empty() {
+        let labels: Vec<String> = labels.iter().map(|(key, value)| format!("{key}={value}")).collect();
+        flags.push(format!("--node-labels={}", labels.join(",")));
+    }
+    if !node.taints.is_empty() {
+        let taints: Vec<String> = node.taints.iter().map(ToString::to_string).collect();
+        flags.push(format!("--register-with-taints={}", taints.join(",")));
+    }
+    flags.extend(node.kubelet_extra_args.iter().cloned());
+    flags
+}
+
+/// The environment file: the operator's own flags first, then ours.
+fn environment(look: Look<'_>, flags: &[String]) -> Result<String> {
+    let mut all = Vec::new();
+    for place in OPERATOR_FLAGS {
+        let text = look.text(place)?.unwrap_or_default();
+        let lines = text.lines().filter_map(|line| line.trim().strip_prefix("KUBELET_EXTRA_ARGS="));
+        all.extend(lines.map(|value| value.trim().trim_matches(['"', '\'']).to_owned()).filter(|value| !value.is_empty()));
+    }
+    all.extend(flags.iter().cloned());
+    Ok(format!("# Written by gpuk-agent: the operator's flags, then ours.\nKUBELET_EXTRA_ARGS=\"{}\"\n", all.join(" ")))
+}
+
+/// Whether the running kubelet was started with all of these flags.
+fn runs_with(look: Look<'_>, pid: u32, flags: &[String]) -> Result<bool> {
+    let line = look.read(format!("/proc/{pid}/cmdline"))?.unwrap_or_default();
+    let words: Vec<&[u8]> = line.split(|byte| *byte == 0).collect();
+    Ok(pid == 0 || flags.iter().flat_map(|flag| flag.split_whitespace()).all(|flag| words.contains(&flag.as_bytes())))
+}
+
+/// The kubelet and the runtime must manage cgroups the same way; containerd is put on systemd's by its own step.
+fn cgroup_driver(look: Look<'_>) -> Result<Option<Finding>> {
+    let text = look.text(KUBELET_CONFIG)?.unwrap_or_default();
+    let driver = text.lines().find_map(|line| line.strip_prefix("cgroupDriver:")).map(str::trim);
+    Ok(driver.filter(|driver| *driver != "systemd").map(|driver| {
+        Finding::new(
+            "cgroup-driver-differs",
+            "The kubelet and containerd manage cgroups differently",
+            format!("{KUBELET_CONFIG} says cgroupDriver: {driver}, containerd is set to systemd"),
+            "set cgroupDriver: systemd with: kubectl -n kube-system edit configmap kubelet-config; and on this node in /var/lib/kubelet/config.yaml, then: systemctl restart kubelet",
+        )
+    }))
+}

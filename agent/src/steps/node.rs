@@ -1,0 +1,132 @@
+//! A join is done when the Node object exists with our machine id and boot id and is Ready, not when a program exits 0.
+
+use std::time::Duration;
+
+use anyhow::Result;
+use async_trait::async_trait;
+
+use super::kubelet;
+use crate::host::cluster::{ClusterError, Node as NodeObject};
+use crate::identity;
+use crate::look::Look;
+use crate::step::{Change, Finding, Stage, Status, Step, UnitVerb};
+
+/// A running kubelet registers within 4 s of its start; one whose Node was deleted never does, until it is restarted.
+const REGISTERS_WITHIN: Duration = Duration::from_secs(60);
+
+/// The API server knows this machine and says it is Ready.
+pub struct Node;
+
+#[async_trait(?Send)]
+impl Step for Node {
+    fn name(&self) -> &'static str {
+        "node"
+    }
+
+    fn purpose(&self) -> &'static str {
+        "the cluster knows this machine and calls it Ready"
+    }
+
+    fn stage(&self) -> Stage {
+        Stage::Cluster
+    }
+
+    fn needs(&self) -> &'static [&'static str] {
+        &["join"]
+    }
+
+    async fn check(&self, look: Look<'_>) -> Result<Status> {
+        if !look.config.wants_join() {
+            return Ok(Status::Ready("not asked to join a cluster".to_owned()));
+        }
+        let name = match identity::node_name(look.config, look.facts) {
+            Ok(name) => name,
+            Err(finding) => return Ok(Status::Broken(finding)),
+        };
+        match look.node(&name).await {
+            Ok(Some(node)) => Ok(judge(look, &name, &node)),
+            Ok(None) => missing(look, &name).await,
+            Err(error) => Ok(Status::Waiting(unreachable(&error))),
+        }
+    }
+}
+
+fn judge(look: Look<'_>, name: &str, node: &NodeObject) -> Status {
+    let facts = look.facts;
+    if node.machine_id != facts.machine_id {
+        return Status::Waiting(Finding::new(
+            "node-is-another-machine",
+            "Another machine uses this node's name",
+            format!("Node {name} has machine id {:?}, this machine is {:?}", node.machine_id, facts.machine_id),
+            format!(
+                "if the other machine is gone: kubectl delete node {name}, then: systemctl restart kubelet; if it lives: give one of them another [node] name"
+            ),
+        ));
+    }
+    if node.boot_id != facts.boot_id {
+        return Status::Waiting(Finding::new(
+            "node-not-seen-since-boot",
+            "The kubelet has not reported since this boot",
+            format!("Node {name} still shows boot {:?}", node.boot_id),
+            "journalctl -b -u kubelet",
+        ));
+    }
+    match node.condition("Ready") {
+        Some(ready) if ready.status == "True" => {
+            let cordoned = if node.unschedulable { ", but cordoned" } else { "" };
+            Status::Ready(format!("Node {name} is Ready{cordoned}"))
+        }
+        Some(ready) => Status::Waiting(Finding::new(
+            "node-not-ready",
+            "The node is registered but not Ready",
+            format!("{}: {}", ready.reason, ready.message),
+            format!("kubectl describe node {name}; a CNI that is not installed yet shows as NetworkPluginNotReady"),
+        )),
+        None => Status::Waiting(Finding::new(
+            "node-not-ready",
+            "The node is registered but has not reported yet",
+            format!("Node {name} has no condition Ready"),
+            "journalctl -b -u kubelet",
+        )),
+    }
+}
+
+async fn missing(look: Look<'_>, name: &str) -> Result<Status> {
+    let unit = look.unit(kubelet::UNIT).await?.unwrap_or_default();
+    if unit.is_running() && since_boot(look)?.saturating_sub(Duration::from_micros(unit.active_since)) > REGISTERS_WITHIN {
+        let why = format!("there is no Node {name}: it was deleted while its kubelet ran, which never registers again by itself");
+        return Ok(Status::pending(why, vec![Change::Unit(UnitVerb::Restart, kubelet::UNIT.to_owned())]));
+    }
+    Ok(Status::Waiting(Finding::new(
+        "node-not-registered",
+        "The kubelet has not registered yet",
+        format!("the API server has no Node {name}"),
+        "journalctl -b -u kubelet",
+    )))
+}
+
+fn since_boot(look: Look<'_>) -> Result<Duration> {
+    let text = look.text("/proc/uptime")?.unwrap_or_default();
+    let seconds: f64 = text.split_whitespace().next().and_then(|word| word.parse().ok()).unwrap_or_default();
+    Ok(Duration::try_from_secs_f64(seconds).unwrap_or_default())
+}
+
+fn unreachable(error: &ClusterError) -> Finding {
+    match error {
+        ClusterError::NoCredential(why) => {
+            Finding::new("no-node-credential", "The node has no usable credential", why.as_str(), "gpuk-agent up   (joins again)")
+        }
+        ClusterError::Unreachable(why) => Finding::new(
+            "api-unreachable",
+            "The API server does not answer the node",
+            why.as_str(),
+            "grep server: /etc/kubernetes/kubelet.conf   (is that address up, and reachable from here?)",
+        ),
+        ClusterError::Refused(status, why) => Finding::new(
+            "api-refuses",
+            "The API server refuses the node's credential",
+            format!("HTTP {status}: {why}"),
+            "openssl x509 -noout -dates -subject -in /var/lib/kubelet/pki/kubelet-client-current.pem",
+        ),
+    }
+}

@@ -1,0 +1,70 @@
+//! Every verb is another way to treat the same answers of the same steps.
+
+mod config;
+mod doctor;
+mod plan;
+mod round;
+mod run;
+mod status;
+mod survey;
+mod timeline;
+mod up;
+
+use crate::cli::{About, Cli, Exit, Verb};
+use crate::session::{Session, Trouble};
+use crate::show;
+
+/// Runs one verb to its end. `environment` holds the variables that begin with `GPUK_`.
+pub fn main(cli: &Cli, environment: Vec<(String, String)>) -> Exit {
+    // An error only says that a provider is installed already.
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => {
+            show::complain(&format!("cannot start: {error}"));
+            return Exit::Broken;
+        }
+    };
+    let tasks = tokio::task::LocalSet::new();
+    tasks.block_on(&runtime, dispatch(cli, environment))
+}
+
+async fn dispatch(cli: &Cli, environment: Vec<(String, String)>) -> Exit {
+    let common = &cli.common;
+    match &cli.verb {
+        Verb::Config { about: About::Check { file } } => config::check(file, common.json),
+        Verb::Run => run::run(common, environment).await,
+        Verb::Status => status::status(common),
+        Verb::Timeline => timeline::timeline(common),
+        Verb::Doctor => match Session::open(common, environment).await {
+            Ok(session) => doctor::doctor(&session, common.json).await,
+            Err(trouble) => doctor::cannot_start(&trouble, common.json),
+        },
+        verb => match Session::open(common, environment).await {
+            Ok(session) => match verb {
+                Verb::Plan => plan::plan(&session, common.json).await,
+                Verb::Up => up::up(&session, common.json).await,
+                _ => config::show(&session, matches!(verb, Verb::Config { about: About::Show { origin: true } }), common.json),
+            },
+            Err(trouble) => say(&trouble, common.json),
+        },
+    }
+}
+
+/// Says why nothing could be begun.
+pub fn say(trouble: &Trouble, json: bool) -> Exit {
+    match trouble {
+        Trouble::Configuration(errors) => {
+            if json {
+                show::print_json(&serde_json::json!({ "errors": errors }));
+            } else {
+                show::complain(&format!("the configuration is wrong; nothing was changed\n{errors}"));
+            }
+            Exit::Configuration
+        }
+        Trouble::Other(error) => {
+            show::complain(&format!("{error:#}"));
+            Exit::Broken
+        }
+    }
+}

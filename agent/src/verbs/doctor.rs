@@ -1,0 +1,160 @@
+//! A person at 3 a.m. wants one thing: the first broken link, why, and what to type.
+
+use serde::Serialize;
+
+use super::survey::{Seen, survey};
+use crate::cli::Exit;
+use crate::session::{Session, Trouble};
+use crate::show::{Style, print, print_json};
+use crate::state::{State, Verdict};
+use crate::step::Finding;
+
+/// The doctor's answer as JSON.
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Report {
+    /// `healthy`, `broken` or `unseen`.
+    verdict: &'static str,
+    node: Option<String>,
+    checks: Vec<Check>,
+    /// What could not be looked at, besides checks.
+    unseen: Vec<String>,
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Check {
+    name: &'static str,
+    purpose: &'static str,
+    verdict: Verdict,
+    text: String,
+    finding: Option<Finding>,
+    /// The broken check that this one follows from; it is mended with that one.
+    follows_from: Option<&'static str>,
+}
+
+/// Looks at everything and prints what is wrong, first cause first. Never changes anything.
+pub async fn doctor(session: &Session, json: bool) -> Exit {
+    let state = State::load(&session.host, session.facts.instance.as_ref().map_or("", |instance| instance.id.as_str()));
+    let seen = survey(session).await;
+    let report = Report {
+        verdict: "",
+        node: crate::identity::node_name(&session.config, &session.facts).ok(),
+        checks: checks(seen, &state, &session.facts.boot_id),
+        unseen: session.facts.unseen.clone(),
+    };
+    finish(report, json)
+}
+
+/// The doctor without a usable configuration: that is then the finding.
+pub fn cannot_start(trouble: &Trouble, json: bool) -> Exit {
+    let Trouble::Configuration(errors) = trouble else { return super::say(trouble, json) };
+    let finding = Finding::new(
+        "configuration-wrong",
+        "The configuration is wrong",
+        errors.to_string(),
+        "mend the lines named above, then: gpuk-agent doctor",
+    );
+    let check = Check {
+        name: "configuration",
+        purpose: "the configuration can be read",
+        verdict: Verdict::Broken,
+        text: "nothing else was looked at".to_owned(),
+        finding: Some(finding),
+        follows_from: None,
+    };
+    finish(Report { verdict: "", node: None, checks: vec![check], unseen: Vec::new() }, json);
+    Exit::Configuration
+}
+
+/// Every check with its finding; what follows from an earlier broken one says so.
+fn checks(seen: Vec<Seen>, state: &State, boot_id: &str) -> Vec<Check> {
+    let mut checks: Vec<Check> = Vec::new();
+    for step in seen {
+        let cause = |checks: &[Check]| {
+            let broken = |need: &&&str| {
+                checks
+                    .iter()
+                    .find(|check| check.name == **need && check.verdict != Verdict::Ready && check.verdict != Verdict::Left)
+            };
+            let need = step.needs.iter().find_map(|need| broken(&need))?;
+            Some(need.follows_from.unwrap_or(need.name))
+        };
+        let follows_from = (step.verdict != Verdict::Ready && step.verdict != Verdict::Left).then(|| cause(&checks)).flatten();
+        // A look can see that a join is missing, not why the last try failed: that is history.
+        let history = || state.last_of(step.name, boot_id).and_then(|record| record.finding.clone());
+        let finding = match step.verdict {
+            Verdict::Pending => history().or_else(|| Some(not_done(&step))),
+            _ => step.finding,
+        };
+        checks.push(Check {
+            name: step.name,
+            purpose: step.purpose,
+            verdict: step.verdict,
+            text: step.text,
+            finding,
+            follows_from,
+        });
+    }
+    checks
+}
+
+fn not_done(step: &Seen) -> Finding {
+    let changes: Vec<String> = step.changes.iter().map(ToString::to_string).collect();
+    Finding::new(
+        "not-done-yet",
+        format!("Not true yet: {}", step.purpose),
+        format!("{}; it takes: {}", step.text, changes.join(", ")),
+        "gpuk-agent up   (gpuk-agent plan shows every change first)",
+    )
+}
+
+fn finish(mut report: Report, json: bool) -> Exit {
+    let wrong = report.checks.iter().any(|check| matches!(check.verdict, Verdict::Broken | Verdict::Pending | Verdict::Waiting));
+    let unseen = report.checks.iter().any(|check| check.verdict == Verdict::Unknown) || !report.unseen.is_empty();
+    let exit = match (wrong, unseen) {
+        (true, _) => Exit::Broken,
+        (false, true) => Exit::Unseen,
+        (false, false) => Exit::Fine,
+    };
+    report.verdict = match exit {
+        Exit::Fine => "healthy",
+        Exit::Unseen => "unseen",
+        _ => "broken",
+    };
+    if json {
+        print_json(&report);
+    } else {
+        print(&human(&report, Style::of_stdout()));
+    }
+    exit
+}
+
+fn human(report: &Report, style: Style) -> String {
+    let mut text = String::new();
+    let mut add = |words: String| text.push_str(&words);
+    for check in &report.checks {
+        let words = match (check.follows_from, &check.finding, check.verdict) {
+            (Some(cause), ..) => style.faint(&format!("follows from {cause}")),
+            (None, Some(finding), _) => finding.what.clone(),
+            (None, None, Verdict::Unknown) => format!("could not look: {}", check.text),
+            (None, None, _) => check.text.clone(),
+        };
+        add(format!("{} {}  {words}\n", style.sign(check.verdict), style.strong(&format!("{:<11}", check.name))));
+    }
+    for unseen in &report.unseen {
+        add(format!("{} could not see {unseen}\n", style.sign(Verdict::Unknown)));
+    }
+    for check in report.checks.iter().filter(|check| check.follows_from.is_none()) {
+        if let Some(finding) = &check.finding {
+            add(format!("\n{}", style.finding(finding)));
+        }
+    }
+    let node = report.node.as_deref().unwrap_or("this machine");
+    add(match report.verdict {
+        "healthy" => format!("\n{node} is healthy: all {} checks hold.\n", report.checks.len()),
+        "unseen" => format!("\nNothing wrong was found on {node}, but not everything could be looked at (as root it can).\n"),
+        _ => format!("\n{node} is not healthy.\n"),
+    });
+    text
+}

@@ -1,0 +1,91 @@
+//! One round is one time through the catalog, under the lock, recorded, and reported to the cluster.
+
+use std::fs::File;
+use std::path::Path;
+use std::time::Duration;
+
+use nix::fcntl::Flock;
+
+use crate::catalog;
+use crate::cli::Exit;
+use crate::engine::{Engine, Event, Observer, Stop};
+use crate::identity;
+use crate::report::condition;
+use crate::report::recorder::Recorder;
+use crate::session::Session;
+use crate::show::complain;
+use crate::state::{State, StepRecord, Verdict};
+
+/// Held while an agent works; two agents never do at once.
+pub const LOCK_FILE: &str = "/run/gpuk-agent/lock";
+
+/// The lock, until it is dropped.
+pub type Held = Flock<File>;
+
+/// Tries the lock once.
+pub fn lock(session: &Session) -> Result<Option<Held>, Exit> {
+    session.host.files.lock(Path::new(LOCK_FILE)).map_err(|error| {
+        complain(&format!("{error:#}"));
+        Exit::Broken
+    })
+}
+
+/// Changing a running system needs root; an image belongs to whoever may write it.
+pub fn may_change(session: &Session) -> Result<(), Exit> {
+    if session.host.files.is_running_system() && !nix::unistd::geteuid().is_root() {
+        complain("this changes the system and needs root. Try: sudo gpuk-agent up   (plan and doctor work without)");
+        return Err(Exit::NoPermission);
+    }
+    Ok(())
+}
+
+/// SIGTERM and SIGINT ask the engine to end at the next change's edge.
+pub fn stop_on_signals() -> Stop {
+    use tokio::signal::unix::{SignalKind, signal};
+    let (switch, stop) = Stop::new();
+    tokio::task::spawn_local(async move {
+        let (Ok(mut terminate), Ok(mut interrupt)) = (signal(SignalKind::terminate()), signal(SignalKind::interrupt())) else {
+            return;
+        };
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+        }
+        // Nobody listens any more: the end is near anyway.
+        let _ = switch.send(true);
+        // Kept, so that listeners do not take a lost switch for silence.
+        std::future::pending::<()>().await;
+    });
+    stop
+}
+
+/// Watches nothing.
+pub struct Silent;
+
+impl Observer for Silent {
+    fn event(&self, _event: &Event<'_>) {}
+}
+
+/// Goes through the catalog once. The caller holds the lock.
+pub async fn round(session: &Session, verb: &str, observer: &dyn Observer, patience: Duration, stop: &Stop) -> Vec<StepRecord> {
+    let Session { host, facts, config, .. } = session;
+    let mut state = State::load(host, facts.instance.as_ref().map_or("", |instance| instance.id.as_str()));
+    let node = identity::node_name(config, facts).unwrap_or_default();
+    state.node.clone_from(&node);
+    let recorder = Recorder::new(host, state, Recorder::begin(host, verb, &facts.boot_id), observer);
+    let engine = Engine { host, config, facts, observer: &recorder, stop: stop.clone() };
+    let records = engine.bring_up(&catalog::steps(), patience).await;
+    recorder.finish();
+    let joined = records.iter().any(|record| record.name == "join" && record.verdict == Verdict::Ready);
+    if joined && config.report.node_condition && config.wants_join() && host.files.is_running_system() {
+        let wanted = condition::from_records(&records);
+        match condition::report(host, &node, &wanted).await {
+            Ok(true) => {
+                tracing::info!(condition = wanted.kind.as_str(), "{} is {}: {}", wanted.kind, wanted.status, wanted.message)
+            }
+            Ok(false) => {}
+            Err(error) => tracing::warn!("{} could not be reported: {error}", wanted.kind),
+        }
+    }
+    records
+}

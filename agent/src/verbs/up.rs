@@ -1,0 +1,82 @@
+//! `up` makes it so and returns.
+
+use std::time::Duration;
+
+use super::round::{self, Held};
+use crate::cli::Exit;
+use crate::engine::Stop;
+use crate::identity;
+use crate::report::terminal::Terminal;
+use crate::session::Session;
+use crate::show::{Style, print, print_json};
+use crate::state::{StepRecord, Verdict};
+
+/// One round over the catalog. Exit 0: every step holds.
+pub async fn up(session: &Session, json: bool) -> Exit {
+    if let Err(exit) = round::may_change(session) {
+        return exit;
+    }
+    let stop = round::stop_on_signals();
+    let _lock = match wait_for_lock(session, &stop, session.config.cluster.patience.0).await {
+        Ok(lock) => lock,
+        Err(exit) => return exit,
+    };
+    let style = if json { Style::default() } else { Style::of_stdout() };
+    let terminal = Terminal::new(style);
+    let silent = round::Silent;
+    let observer: &dyn crate::engine::Observer = if json { &silent } else { &terminal };
+    let records = round::round(session, "up", observer, session.config.cluster.patience.0, &stop).await;
+    drop(terminal);
+    let node = identity::node_name(&session.config, &session.facts).unwrap_or_default();
+    let exit = outcome(&records, &stop);
+    if json {
+        print_json(&serde_json::json!({ "node": node, "steps": records }));
+    } else {
+        print(&closing(exit, &node, &records));
+    }
+    exit
+}
+
+fn closing(exit: Exit, node: &str, records: &[StepRecord]) -> String {
+    let changes: usize = records.iter().map(|record| record.changes.len()).sum();
+    let changes = match changes {
+        0 => "nothing had to be changed".to_owned(),
+        1 => "1 change was made".to_owned(),
+        _ => format!("{changes} changes were made"),
+    };
+    match exit {
+        Exit::Fine => format!("{node}: every step holds; {changes}.\n"),
+        _ => format!("{node}: not done yet; {changes}. What is wrong now: gpuk-agent doctor\n"),
+    }
+}
+
+fn outcome(records: &[StepRecord], stop: &Stop) -> Exit {
+    let any = |verdict| records.iter().any(|record| record.verdict == verdict);
+    if any(Verdict::Broken) {
+        Exit::Broken
+    } else if stop.requested() || records.iter().any(|record| !matches!(record.verdict, Verdict::Ready | Verdict::Left)) {
+        Exit::Waiting
+    } else {
+        Exit::Fine
+    }
+}
+
+async fn wait_for_lock(session: &Session, stop: &Stop, patience: Duration) -> Result<Held, Exit> {
+    let began = tokio::time::Instant::now();
+    let mut told = false;
+    loop {
+        match round::lock(session)? {
+            Some(lock) => return Ok(lock),
+            None if began.elapsed() > patience || stop.requested() => {
+                crate::show::complain("another agent is at work on this machine; see: gpuk-agent status");
+                return Err(Exit::Waiting);
+            }
+            None => {
+                if !std::mem::replace(&mut told, true) {
+                    crate::show::complain("another agent is at work on this machine (see gpuk-agent status); waiting for it");
+                }
+                stop.sleep(Duration::from_millis(100)).await;
+            }
+        }
+    }
+}
