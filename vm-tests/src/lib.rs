@@ -1,1 +1,20 @@
-//! placeholder
+//! A node agent is proven by nodes: these are real machines, a real control
+//! plane and the real programs between them.
+//!
+//! [`Parts`] builds the programs, [`Image`] the disk, [`Cluster`] runs a control
+//! plane on this machine's loopback interface and [`Machine`] a virtual machine
+//! that can reach it. All but the running parts is cached: see [`Cache`].
+
+pub mod cache;
+pub mod cluster;
+pub mod command;
+pub mod machine;
+pub mod packages;
+pub mod parts;
+pub mod process;
+pub mod progress;
+
+pub use cache::Cache;
+pub use cluster::{Cluster, ClusterOptions};
+pub use packages::Packages;
+pub use parts::{Containerd, ContainerdBinaries, Parts};

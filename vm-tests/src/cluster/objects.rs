@@ -1,0 +1,179 @@
+//! What tests ask a cluster, and what they change in it.
+
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, ensure};
+use serde_json::{Value, json};
+use x509_cert::Certificate;
+use x509_cert::der::{DecodePem as _, Encode as _};
+
+use super::{Cluster, TOKEN};
+use crate::cache::hex;
+use crate::progress::wait_for;
+
+impl Cluster {
+    /// The bootstrap token that the cluster began with.
+    pub fn token(&self) -> &'static str {
+        TOKEN
+    }
+
+    /// The pin of the cluster's CA, as `--discovery-token-ca-cert-hash` wants it.
+    pub fn ca_cert_hash(&self) -> Result<String> {
+        let path = self.settings.file("pki/ca.crt");
+        let text = std::fs::read(&path).with_context(|| format!("reading {}", path.display()))?;
+        let certificate =
+            Certificate::from_pem(&text).with_context(|| format!("parsing {}", path.display()))?;
+        let key = certificate
+            .tbs_certificate()
+            .subject_public_key_info()
+            .to_der()?;
+        Ok(format!(
+            "sha256:{}",
+            hex(ring::digest::digest(&ring::digest::SHA256, &key).as_ref())
+        ))
+    }
+
+    /// Makes another bootstrap token; `token` is `id.secret`, `lifetime` for example `2h` or `0` for ever.
+    pub fn create_token(&self, token: &str, lifetime: &str) -> Result<()> {
+        let mut command = std::process::Command::new(&self.tools.kubeadm);
+        command
+            .args(["token", "create", token, "--ttl", lifetime, "--kubeconfig"])
+            .arg(self.kubeconfig());
+        crate::command::run(&mut command, Duration::from_secs(60)).map(drop)
+    }
+
+    /// Sets the address that `cluster-info` tells to joining nodes.
+    pub fn announce(&self, endpoint: &str) -> Result<()> {
+        let text = self.kubectl(&[
+            "get",
+            "configmap",
+            "cluster-info",
+            "-n",
+            "kube-public",
+            "-o",
+            "json",
+        ])?;
+        let object: Value = serde_json::from_str(&text)?;
+        let kubeconfig = object["data"]["kubeconfig"]
+            .as_str()
+            .context("cluster-info has no kubeconfig")?;
+        let lines = kubeconfig
+            .lines()
+            .map(|line| match line.split_once("server: ") {
+                Some((indent, _)) => format!("{indent}server: {endpoint}\n"),
+                None => format!("{line}\n"),
+            });
+        self.patch_data(
+            "kube-public",
+            "cluster-info",
+            "kubeconfig",
+            &lines.collect::<String>(),
+        )
+    }
+
+    /// Changes one line of the kubelets' common configuration, or adds it.
+    pub fn configure_kubelets(&self, key: &str, value: &str) -> Result<()> {
+        let current = self.kubelet_configuration()?;
+        let prefix = format!("{key}:");
+        let indent = current
+            .lines()
+            .find_map(|line| Some(&line[..line.find(&prefix)?]))
+            .unwrap_or_default();
+        ensure!(
+            indent.trim().is_empty(),
+            "{key} is not a plain line of the kubelets' configuration"
+        );
+        let kept = current
+            .lines()
+            .filter(|line| !line.trim_start().starts_with(&prefix));
+        // A key that stood inside a section must go back where it was.
+        let mut lines: Vec<String> = kept.map(str::to_owned).collect();
+        let place = current
+            .lines()
+            .position(|line| line.trim_start().starts_with(&prefix))
+            .unwrap_or(lines.len());
+        lines.insert(place, format!("{indent}{prefix} {value}"));
+        self.set_kubelet_configuration(&(lines.join("\n") + "\n"))
+    }
+
+    /// The kubelets' common configuration, a YAML text.
+    pub fn kubelet_configuration(&self) -> Result<String> {
+        let path = "jsonpath={.data.kubelet}";
+        self.kubectl(&[
+            "get",
+            "configmap",
+            "kubelet-config",
+            "-n",
+            "kube-system",
+            "-o",
+            path,
+        ])
+    }
+
+    /// Replaces the kubelets' common configuration.
+    pub fn set_kubelet_configuration(&self, text: &str) -> Result<()> {
+        self.patch_data("kube-system", "kubelet-config", "kubelet", text)
+    }
+
+    fn patch_data(&self, namespace: &str, name: &str, key: &str, value: &str) -> Result<()> {
+        let patch = json!({"data": {key: value}}).to_string();
+        self.kubectl(&[
+            "patch",
+            "configmap",
+            name,
+            "-n",
+            namespace,
+            "--type=merge",
+            "-p",
+            &patch,
+        ])
+        .map(drop)
+    }
+
+    /// A Node, if the cluster has it.
+    pub fn node(&self, name: &str) -> Result<Option<Value>> {
+        self.object(&["node", name])
+    }
+
+    /// Any one object, if the cluster has it; the words are what `kubectl get` wants.
+    pub fn object(&self, words: &[&str]) -> Result<Option<Value>> {
+        let text = self.kubectl(&[&["get", "--ignore-not-found", "-o", "json"], words].concat())?;
+        if text.trim().is_empty() {
+            return Ok(None);
+        }
+        Ok(Some(serde_json::from_str(&text)?))
+    }
+
+    /// When the node's kubelet last said that it lives.
+    pub fn lease(&self, name: &str) -> Result<Option<String>> {
+        let lease = self.object(&["lease", name, "-n", "kube-node-lease"])?;
+        Ok(lease.and_then(|lease| Some(lease["spec"]["renewTime"].as_str()?.to_owned())))
+    }
+
+    /// Waits until the node is Ready and its lease was renewed after this call.
+    ///
+    /// Ready alone proves nothing: the Node says it for most of a minute after its machine died.
+    pub fn wait_ready(&self, name: &str, limit: Duration) -> Result<Value> {
+        let before = self.lease(name)?;
+        wait_for(
+            &format!("node {name} to be Ready with a renewed lease"),
+            limit,
+            || {
+                let Some(node) = self.node(name)? else {
+                    return Ok(None);
+                };
+                let renewed = self.lease(name)?.is_some_and(|lease| Some(lease) != before);
+                Ok((renewed && is_ready(&node)).then_some(node))
+            },
+        )
+    }
+}
+
+/// Whether a Node's Ready condition is True.
+pub fn is_ready(node: &Value) -> bool {
+    let conditions = node["status"]["conditions"].as_array();
+    conditions.is_some_and(|all| {
+        all.iter()
+            .any(|one| one["type"] == "Ready" && one["status"] == "True")
+    })
+}

@@ -1,0 +1,2 @@
+/// x
+pub const HOST: &str = "10.0.2.2";

@@ -1,0 +1,244 @@
+//! A machine that has never built anything lacks programs; they come from its own package archive.
+//!
+//! No archive is named here: whatever the machine's apt is configured for is what is used.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, bail, ensure};
+
+use crate::command::{finish, run};
+use crate::progress::{say, timed};
+
+/// Programs and the package that has each.
+const NEEDED: &[(&str, &str)] = &[
+    ("qemu-system-x86_64", "qemu-system-x86"),
+    ("qemu-img", "qemu-utils"),
+    ("mmdebstrap", "mmdebstrap"),
+    ("genisoimage", "genisoimage"),
+    ("mke2fs", "e2fsprogs"),
+    ("debugfs", "e2fsprogs"),
+    ("musl-gcc", "musl-tools"),
+    ("gcc", "gcc"),
+    ("setpriv", "util-linux"),
+    ("openssl", "openssl"),
+    ("busybox", "busybox-static"),
+];
+
+/// Toolchains that are presupposed, and where to read how to get them.
+const PRESUPPOSED: &[(&str, &str)] = &[
+    ("go", "Go 1.26.6 or newer"),
+    ("cargo", "Rust 1.95 or newer, with rustup"),
+];
+
+const RUST_TARGET: &str = "x86_64-unknown-linux-musl";
+
+/// The Debian packages that building and running needs.
+#[derive(Debug)]
+pub struct Packages {
+    missing: Vec<&'static str>,
+}
+
+impl Packages {
+    /// Looks which programs are missing.
+    pub fn look() -> Self {
+        let missing = NEEDED.iter().filter(|(program, _)| find(program).is_none());
+        let mut missing: Vec<_> = missing.map(|(_, package)| *package).collect();
+        missing.dedup();
+        Self { missing }
+    }
+
+    /// The packages that are missing.
+    pub fn missing(&self) -> &[&'static str] {
+        &self.missing
+    }
+
+    /// Installs what is missing, after saying so.
+    pub fn install(&self) -> Result<()> {
+        for (program, what) in PRESUPPOSED {
+            ensure!(
+                find(program).is_some(),
+                "{program} is not installed: {what} is needed"
+            );
+        }
+        if !self.missing.is_empty() {
+            let list = self.missing.join(" ");
+            ensure!(
+                nix::unistd::geteuid().is_root(),
+                "these packages are missing, and only root can install them:\n  apt-get install --no-install-recommends {list}"
+            );
+            say(format_args!("installing Debian packages: {list}"));
+            timed("installing packages", || {
+                apt(Command::new("apt-get").arg("update"))?;
+                apt(Command::new("apt-get")
+                    .args(["install", "-y", "--no-install-recommends"])
+                    .args(&self.missing))
+            })?;
+        }
+        install_rust_target()
+    }
+}
+
+fn apt(command: &mut Command) -> Result<()> {
+    command.env("DEBIAN_FRONTEND", "noninteractive");
+    run(command, Duration::from_secs(900)).map(drop)
+}
+
+fn install_rust_target() -> Result<()> {
+    if find("rustup").is_none() {
+        return Ok(()); // The distribution's own Rust brings its targets as packages.
+    }
+    let limit = Duration::from_secs(300);
+    let installed = finish(
+        Command::new("rustup").args(["target", "list", "--installed"]),
+        b"",
+        limit,
+    )?;
+    if installed.stdout.lines().any(|line| line == RUST_TARGET) {
+        return Ok(());
+    }
+    timed(&format!("installing the Rust target {RUST_TARGET}"), || {
+        run(
+            Command::new("rustup").args(["target", "add", RUST_TARGET]),
+            limit,
+        )
+        .map(drop)
+    })
+}
+
+/// Where a program lies: in `$PATH`, or where only root's `$PATH` leads.
+pub fn find(program: &str) -> Option<PathBuf> {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let administrators = ["/usr/sbin", "/sbin"].map(PathBuf::from);
+    std::env::split_paths(&path)
+        .chain(administrators)
+        .map(|folder| folder.join(program))
+        .find(|file| file.is_file())
+}
+
+/// The machine's package archive.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Archive {
+    /// Where it is.
+    pub address: String,
+    /// The key that signs it.
+    pub keyring: PathBuf,
+}
+
+const KEYRING: &str = "/usr/share/keyrings/debian-archive-keyring.gpg";
+
+impl Archive {
+    /// Reads apt's configuration for the archive that the machine itself is made from.
+    pub fn of_this_machine() -> Result<Self> {
+        let release = fs::read_to_string("/etc/os-release").context("reading /etc/os-release")?;
+        let suite = release
+            .lines()
+            .find_map(|line| line.strip_prefix("VERSION_CODENAME="))
+            .context("/etc/os-release names no VERSION_CODENAME: is this Debian?")?;
+        for file in configuration_files()? {
+            let text =
+                fs::read_to_string(&file).with_context(|| format!("reading {}", file.display()))?;
+            let found = match file.extension().and_then(|extension| extension.to_str()) {
+                Some("sources") => in_stanzas(&text, suite),
+                _ => in_lines(&text, suite),
+            };
+            if let Some(address) = found {
+                ensure!(
+                    Path::new(KEYRING).exists(),
+                    "{KEYRING} is missing: install debian-archive-keyring"
+                );
+                return Ok(Self {
+                    address,
+                    keyring: KEYRING.into(),
+                });
+            }
+        }
+        bail!("no file in /etc/apt names an archive for {suite}")
+    }
+
+    /// An entry for a `sources.list` that offers another release of the same archive.
+    pub fn line(&self, suite: &str) -> String {
+        format!(
+            "deb [signed-by={}] {} {suite} main",
+            self.keyring.display(),
+            self.address
+        )
+    }
+}
+
+fn configuration_files() -> Result<Vec<PathBuf>> {
+    let mut files = Vec::new();
+    if let Ok(folder) = fs::read_dir("/etc/apt/sources.list.d") {
+        for entry in folder {
+            files.push(entry?.path());
+        }
+    }
+    let known = |path: &PathBuf| {
+        path.extension()
+            .is_some_and(|end| end == "sources" || end == "list")
+    };
+    files.retain(known);
+    files.sort();
+    let main = PathBuf::from("/etc/apt/sources.list");
+    if main.exists() {
+        files.push(main);
+    }
+    Ok(files)
+}
+
+/// deb822: stanzas of `Key: value`.
+fn in_stanzas(text: &str, suite: &str) -> Option<String> {
+    text.split("\n\n").find_map(|stanza| {
+        let words = |key: &str| -> Vec<&str> {
+            let value = stanza
+                .lines()
+                .find_map(|line| line.strip_prefix(key)?.strip_prefix(':'));
+            value.unwrap_or_default().split_whitespace().collect()
+        };
+        let fits = words("Types").contains(&"deb") && words("Suites").contains(&suite);
+        let fits = fits && !words("Enabled").contains(&"no");
+        fits.then(|| words("URIs").first().map(|address| (*address).to_owned()))?
+    })
+}
+
+/// One line an archive: `deb [options] address suite components`.
+fn in_lines(text: &str, suite: &str) -> Option<String> {
+    text.lines().find_map(|line| {
+        let rest = line.trim().strip_prefix("deb ")?.trim_start();
+        let rest = if rest.starts_with('[') {
+            rest.split_once(']')?.1
+        } else {
+            rest
+        };
+        let mut words = rest.split_whitespace();
+        let address = words.next()?;
+        (words.next()? == suite).then(|| address.to_owned())
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn reads_stanzas() {
+        let text = "Types: deb\n# note\nURIs: http://archive.example/debian\nSuites: bookworm bookworm-updates\n\n\
+                    Types: deb\nURIs: http://archive.example/security\nSuites: bookworm-security\n";
+        assert_eq!(
+            in_stanzas(text, "bookworm").as_deref(),
+            Some("http://archive.example/debian")
+        );
+        assert_eq!(in_stanzas(text, "trixie"), None);
+    }
+
+    #[test]
+    fn reads_lines() {
+        let text = "# deb http://old.example/ bookworm main\ndeb [arch=amd64 signed-by=/k] http://archive.example/debian bookworm main\n";
+        assert_eq!(
+            in_lines(text, "bookworm").as_deref(),
+            Some("http://archive.example/debian")
+        );
+    }
+}
