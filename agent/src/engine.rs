@@ -271,3 +271,6 @@ fn does_not_hold(step: &dyn Step, why: &str, changes: &[Change]) -> Finding {
         "something else on this machine undoes it; look for it, then: gpuk-agent up",
     )
 }
+
+#[cfg(test)]
+mod tests;

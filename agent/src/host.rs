@@ -1,5 +1,7 @@
 //! Everything outside the program is reached through here, and changed nowhere else.
 
+#![allow(clippy::disallowed_methods, reason = "this is the place with side effects")]
+
 pub mod apply;
 pub mod clock;
 pub mod cluster;
@@ -49,6 +51,20 @@ impl Host {
             cluster: Box::new(cluster::ApiServer::new(&files)),
             clock: Box::new(clock::SystemClock),
             files,
+        })
+    }
+
+    /// A machine of fakes on the files below `root`, which count as those of the running system. Tests replace the parts they are about.
+    pub fn of_fakes(root: &Path) -> Result<Self> {
+        Ok(Self {
+            files: files::Files::as_running_system(root)?,
+            programs: Box::new(programs::ScriptedPrograms::default()),
+            units: Box::new(units::ScriptedUnits::default()),
+            kernel: Box::new(kernel::RecordingKernel::default()),
+            network: Box::new(network::ScriptedNetwork::default()),
+            runtime: Box::new(runtime::ScriptedRuntime(None)),
+            cluster: Box::new(cluster::ScriptedCluster::answering(Ok(None))),
+            clock: Box::new(clock::FixedClock::at(0)),
         })
     }
 }

@@ -18,11 +18,15 @@ use nix::unistd::{UnlinkatFlags, unlinkat};
 #[derive(Clone)]
 pub struct Files {
     root: PathBuf,
+    running: bool,
     directory: Arc<OwnedFd>,
 }
 
 /// A file to read in parts.
 pub type SeekableFile = File;
+
+/// An exclusive lock, held until it is dropped. The kernel drops it too when the process ends, however that happens.
+pub struct Lock(#[allow(dead_code, reason = "held, not read")] nix::fcntl::Flock<File>);
 
 /// A file that somebody reads as a whole may not be larger than this.
 const READ_CAP: u64 = 16 * 1024 * 1024;
@@ -35,7 +39,12 @@ impl Files {
         if !directory.metadata()?.is_dir() {
             bail!("the root {} is not a directory", root.display());
         }
-        Ok(Self { root, directory: Arc::new(directory.into()) })
+        Ok(Self { running: root == Path::new("/"), root, directory: Arc::new(directory.into()) })
+    }
+
+    /// A fake: a directory that a test passes off as the running system.
+    pub fn as_running_system(root: &Path) -> Result<Self> {
+        Ok(Self { running: true, ..Self::below(root)? })
     }
 
     /// The root itself.
@@ -45,7 +54,7 @@ impl Files {
 
     /// Whether the root is the running system's own `/`.
     pub fn is_running_system(&self) -> bool {
-        self.root == Path::new("/")
+        self.running
     }
 
     fn open_with(&self, path: &Path, flags: OFlag, mode: Mode) -> Result<OwnedFd, Errno> {
@@ -54,7 +63,7 @@ impl Files {
         let how = OpenHow::new().flags(flags | OFlag::O_CLOEXEC).mode(mode).resolve(ResolveFlag::RESOLVE_IN_ROOT);
         match openat2(self.directory.as_fd(), relative, how) {
             // Before Linux 5.6. On the running system plain resolution means the same.
-            Err(Errno::ENOSYS) if self.is_running_system() => nix::fcntl::open(path, flags | OFlag::O_CLOEXEC, mode),
+            Err(Errno::ENOSYS) if self.root == Path::new("/") => nix::fcntl::open(path, flags | OFlag::O_CLOEXEC, mode),
             other => other,
         }
     }
@@ -215,8 +224,8 @@ impl Files {
         File::from(descriptor).write_all(text.as_bytes()).with_context(doing)
     }
 
-    /// An exclusive lock on a file, held until the returned file is dropped; `None` when another process holds it.
-    pub(crate) fn lock(&self, path: &Path) -> Result<Option<nix::fcntl::Flock<File>>> {
+    /// An exclusive lock on a file; `None` when another process holds it.
+    pub(crate) fn lock(&self, path: &Path) -> Result<Option<Lock>> {
         if let Some(parent) = path.parent() {
             self.make_directory(parent)?;
         }
@@ -224,7 +233,7 @@ impl Files {
         let descriptor =
             self.open_with(path, OFlag::O_RDWR | OFlag::O_CREAT, Mode::from_bits_truncate(0o600)).with_context(doing)?;
         match nix::fcntl::Flock::lock(File::from(descriptor), nix::fcntl::FlockArg::LockExclusiveNonblock) {
-            Ok(lock) => Ok(Some(lock)),
+            Ok(lock) => Ok(Some(Lock(lock))),
             Err((_, Errno::EWOULDBLOCK)) => Ok(None),
             Err((_, error)) => Err(error).with_context(doing),
         }

@@ -20,6 +20,9 @@ pub trait Kernel {
     /// sync(2): returns when everything is written.
     fn sync(&self);
 
+    /// Whether this program may change the machine.
+    fn is_root(&self) -> bool;
+
     /// Memory of the machine in bytes; 0 when it cannot be told.
     fn memory(&self) -> u64;
 
@@ -40,6 +43,10 @@ impl Kernel for RunningKernel {
 
     fn sync(&self) {
         nix::unistd::sync();
+    }
+
+    fn is_root(&self) -> bool {
+        nix::unistd::geteuid().is_root()
     }
 
     fn memory(&self) -> u64 {
@@ -99,6 +106,10 @@ impl Kernel for RecordingKernel {
 
     fn sync(&self) {
         self.seen.borrow_mut().push("sync".to_owned());
+    }
+
+    fn is_root(&self) -> bool {
+        true
     }
 
     fn memory(&self) -> u64 {

@@ -1,14 +1,12 @@
 //! One round is one time through the catalog, under the lock, recorded, and reported to the cluster.
 
-use std::fs::File;
 use std::path::Path;
 use std::time::Duration;
-
-use nix::fcntl::Flock;
 
 use crate::catalog;
 use crate::cli::Exit;
 use crate::engine::{Engine, Event, Observer, Stop};
+use crate::host::files::Lock;
 use crate::identity;
 use crate::report::condition;
 use crate::report::recorder::Recorder;
@@ -19,11 +17,8 @@ use crate::state::{State, StepRecord, Verdict};
 /// Held while an agent works; two agents never do at once.
 pub const LOCK_FILE: &str = "/run/gpuk-agent/lock";
 
-/// The lock, until it is dropped.
-pub type Held = Flock<File>;
-
 /// Tries the lock once.
-pub fn lock(session: &Session) -> Result<Option<Held>, Exit> {
+pub fn lock(session: &Session) -> Result<Option<Lock>, Exit> {
     session.host.files.lock(Path::new(LOCK_FILE)).map_err(|error| {
         complain(&format!("{error:#}"));
         Exit::Broken
@@ -32,7 +27,7 @@ pub fn lock(session: &Session) -> Result<Option<Held>, Exit> {
 
 /// Changing a running system needs root; an image belongs to whoever may write it.
 pub fn may_change(session: &Session) -> Result<(), Exit> {
-    if session.host.files.is_running_system() && !nix::unistd::geteuid().is_root() {
+    if session.host.files.is_running_system() && !session.host.kernel.is_root() {
         complain("this changes the system and needs root. Try: sudo gpuk-agent up   (plan and doctor work without)");
         return Err(Exit::NoPermission);
     }

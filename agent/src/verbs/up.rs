@@ -2,9 +2,10 @@
 
 use std::time::Duration;
 
-use super::round::{self, Held};
+use super::round;
 use crate::cli::Exit;
 use crate::engine::Stop;
+use crate::host::files::Lock;
 use crate::identity;
 use crate::report::terminal::Terminal;
 use crate::session::Session;
@@ -27,12 +28,13 @@ pub async fn up(session: &Session, json: bool) -> Exit {
     let observer: &dyn crate::engine::Observer = if json { &silent } else { &terminal };
     let records = round::round(session, "up", observer, session.config.cluster.patience.0, &stop).await;
     drop(terminal);
-    let node = identity::node_name(&session.config, &session.facts).unwrap_or_default();
+    let node = identity::node_name(&session.config, &session.facts).unwrap_or_else(|_| "this machine".to_owned());
     let exit = outcome(&records, &stop);
     if json {
         print_json(&serde_json::json!({ "node": node, "steps": records }));
     } else {
-        print(&closing(exit, &node, &records));
+        let subject = if session.host.files.is_running_system() { node.as_str() } else { "the image" };
+        print(&closing(exit, subject, &records));
     }
     exit
 }
@@ -61,7 +63,7 @@ fn outcome(records: &[StepRecord], stop: &Stop) -> Exit {
     }
 }
 
-async fn wait_for_lock(session: &Session, stop: &Stop, patience: Duration) -> Result<Held, Exit> {
+async fn wait_for_lock(session: &Session, stop: &Stop, patience: Duration) -> Result<Lock, Exit> {
     let began = tokio::time::Instant::now();
     let mut told = false;
     loop {

@@ -200,8 +200,8 @@ fn yaml() {
     );
     assert_eq!(
         message(vec![cloud_config("gpuk: >\n  [gpu]\n\n  endpoint = 1\n\n  enable = 2\n")]),
-        "user-data:2:3: unknown key \"endpoint\" in [gpu]; there are enabled\n\
-         user-data:2:3: unknown key \"enable\" in [gpu]; did you mean \"enabled\"?"
+        "user-data:2:3: unknown key \"enable\" in [gpu]; did you mean \"enabled\"?\n\
+         user-data:2:3: unknown key \"endpoint\" in [gpu]; there are enabled"
     );
     assert_eq!(
         message(vec![cloud_config("a: *nowhere\n")]),
