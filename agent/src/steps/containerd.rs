@@ -26,6 +26,8 @@ pub mod effective;
 pub mod files;
 pub mod generation;
 pub mod running;
+#[cfg(test)]
+mod tests;
 pub mod view;
 pub mod wanted;
 

@@ -8,6 +8,7 @@ use toml::{Table, Value};
 use super::effective::{find, leaves};
 use super::generation::Generation;
 use super::view::{RUNC_TYPE, Setting, View};
+use crate::config::{Enabled, Runtime};
 use crate::look::Look;
 
 /// What the configuration of the agent asks of containerd.
@@ -46,7 +47,22 @@ impl Default for Wanted {
 impl Wanted {
     /// What this machine's configuration and facts ask for.
     pub fn of(look: Look<'_>) -> Self {
-        Self { nvidia: !look.facts.gpus.is_empty(), ..Self::default() }
+        let config = &look.config.containerd;
+        let nvidia = match look.config.gpu.enabled {
+            Enabled::Auto => !look.facts.gpus.is_empty(),
+            Enabled::Always => true,
+            Enabled::Never => false,
+        };
+        let text = |path: &PathBuf| path.display().to_string();
+        Self {
+            config_file: config.config_file.clone(),
+            socket: text(&config.socket),
+            pause_image: config.pause_image.clone(),
+            cni_bin_dir: config.cni_bin_dir.as_ref().map(text),
+            cni_conf_dir: config.cni_conf_dir.as_ref().map(text),
+            nvidia,
+            nvidia_by_default: config.default_runtime == Runtime::Nvidia,
+        }
     }
 }
 
