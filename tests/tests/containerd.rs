@@ -1,5 +1,7 @@
 //! containerd itself is the referee of what its configuration means: real 1.6.20, 1.7.24 and 2.4.2, before and after our edits.
 
+#![allow(clippy::disallowed_methods, reason = "a test makes machines out of files and programs")]
+
 #[path = "containerd/fixtures.rs"]
 mod fixtures;
 #[path = "containerd/machine.rs"]

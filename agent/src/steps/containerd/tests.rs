@@ -45,7 +45,8 @@ impl Root {
             cluster: Box::new(ScriptedCluster::answering(Ok(None))),
             clock: Box::new(FixedClock::at(0)),
         };
-        let root = Self { _directory: directory, host, config: load(Vec::new()).expect("defaults").config, facts: Facts::default() };
+        let root =
+            Self { _directory: directory, host, config: load(Vec::new()).expect("defaults").config, facts: Facts::default() };
         if !build.is_empty() {
             root.put("/usr/bin/containerd", &program(build));
         }
