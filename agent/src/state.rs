@@ -86,6 +86,11 @@ pub enum Verdict {
 }
 
 impl Verdict {
+    /// Nothing more can be done about it here: it holds, or it is for the boot.
+    pub fn is_settled(self) -> bool {
+        matches!(self, Self::Ready | Self::Left)
+    }
+
     /// The word in output.
     pub fn word(self) -> &'static str {
         match self {

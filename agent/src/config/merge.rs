@@ -24,6 +24,10 @@ pub struct Setting {
     pub origin: Place,
 }
 
+/// Two ways to say one thing.
+const TOKEN: &str = "cluster.token";
+const TOKEN_FILE: &str = "cluster.token-file";
+
 /// The layers so far, laid over each other: one slot for each row of the schema.
 pub struct Merged(Vec<Slot>);
 
@@ -54,8 +58,16 @@ impl Merged {
         Self(KEYS.iter().map(slot).collect())
     }
 
-    /// Lays the statements of a layer over what was said before.
+    /// Lays the statements of a layer over what was said before. A later token takes the place of an earlier one however each is given.
     pub fn lay_over(&mut self, statements: Vec<Statement>) {
+        let says = |path: &str| statements.iter().any(|statement| statement.key.path() == path);
+        for (given, other) in [(TOKEN, TOKEN_FILE), (TOKEN_FILE, TOKEN)] {
+            if says(given)
+                && let Some((slot, _)) = self.0.iter_mut().zip(KEYS).find(|(_, row)| row.path() == other)
+            {
+                *slot = Slot::Whole(Json::Null, Place::of(Origin::Default));
+            }
+        }
         for Statement { key, said } in statements {
             if let Some((slot, _)) = self.0.iter_mut().zip(KEYS).find(|(_, row)| row.path() == key.path()) {
                 let before = std::mem::replace(slot, Slot::Entries(BTreeMap::new()));

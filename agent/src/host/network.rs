@@ -88,7 +88,6 @@ pub trait Network {
 }
 
 /// Real HTTPS.
-#[derive(Default)]
 pub struct Https;
 
 #[async_trait(?Send)]

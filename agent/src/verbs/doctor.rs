@@ -72,15 +72,11 @@ fn checks(seen: Vec<Seen>, state: &State, boot_id: &str) -> Vec<Check> {
     let mut checks: Vec<Check> = Vec::new();
     for step in seen {
         let cause = |checks: &[Check]| {
-            let broken = |need: &&&str| {
-                checks
-                    .iter()
-                    .find(|check| check.name == **need && check.verdict != Verdict::Ready && check.verdict != Verdict::Left)
-            };
+            let broken = |need: &&&str| checks.iter().find(|check| check.name == **need && !check.verdict.is_settled());
             let need = step.needs.iter().find_map(|need| broken(&need))?;
             Some(need.follows_from.unwrap_or(need.name))
         };
-        let follows_from = (step.verdict != Verdict::Ready && step.verdict != Verdict::Left).then(|| cause(&checks)).flatten();
+        let follows_from = (!step.verdict.is_settled()).then(|| cause(&checks)).flatten();
         // A look can see that a join is missing, not why the last try failed: that is history.
         let history = || state.last_of(step.name, boot_id).and_then(|record| record.finding.clone());
         let finding = match step.verdict {

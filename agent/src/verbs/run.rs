@@ -76,7 +76,7 @@ pub async fn run(common: &Common, environment: Vec<(String, String)>) -> Exit {
             let pause = BROKEN_PAUSE.0.saturating_mul(1 << broken.min(8)).min(BROKEN_PAUSE.1);
             broken += 1;
             drifted(pause.mul_f64(0.5 + fastrand::f64() / 2.0), &stop).await;
-        } else if records.iter().all(|record| record.verdict == Verdict::Ready) {
+        } else if records.iter().all(|record| record.verdict.is_settled()) {
             broken = 0;
             drifted(SLOW_LOOK.mul_f64(0.8 + 0.4 * fastrand::f64()), &stop).await;
         } else {
@@ -112,7 +112,7 @@ async fn drifted(slow: Duration, stop: &Stop) {
 
 /// The line for `systemctl status`.
 fn summary(records: &[StepRecord]) -> String {
-    match records.iter().find(|record| record.verdict != Verdict::Ready) {
+    match records.iter().find(|record| !record.verdict.is_settled()) {
         None => format!("ready: all {} steps hold", records.len()),
         Some(record) => format!("{}: {}: {}", record.verdict.word(), record.name, record.text.lines().next().unwrap_or_default()),
     }

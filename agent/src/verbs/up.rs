@@ -56,7 +56,7 @@ fn outcome(records: &[StepRecord], stop: &Stop) -> Exit {
     let any = |verdict| records.iter().any(|record| record.verdict == verdict);
     if any(Verdict::Broken) {
         Exit::Broken
-    } else if stop.requested() || records.iter().any(|record| !matches!(record.verdict, Verdict::Ready | Verdict::Left)) {
+    } else if stop.requested() || records.iter().any(|record| !record.verdict.is_settled()) {
         Exit::Waiting
     } else {
         Exit::Fine

@@ -125,12 +125,19 @@ fn pins() {
 #[test]
 fn token_and_token_file() {
     assert_eq!(
-        message(vec![
-            toml("[cluster]\ntoken-file = \"/run/token\"\n"),
-            Source::environment(pairs(&[("GPUK_CLUSTER_TOKEN", "zbcdef.9876543210fedcba")])),
-        ]),
-        "/etc/gpuk/agent.toml:2:14: cluster.token-file: this is given at /etc/gpuk/agent.toml:2:14, and cluster.token at environment GPUK_CLUSTER_TOKEN; keep one of them"
+        message(vec![toml("[cluster]\ntoken-file = \"/run/token\"\ntoken = \"zbcdef.9876543210fedcba\"\n")]),
+        "/etc/gpuk/agent.toml:2:14: cluster.token-file: this is given at /etc/gpuk/agent.toml:2:14, and cluster.token at /etc/gpuk/agent.toml:3:9; keep one of them"
     );
+}
+
+#[test]
+fn a_later_token_takes_the_place_of_an_earlier_token_file() {
+    let file = toml("[cluster]\ntoken-file = \"/run/token\"\n");
+    let environment = Source::environment(pairs(&[("GPUK_CLUSTER_TOKEN", "zbcdef.9876543210fedcba")]));
+    let cluster = load(vec![file.clone(), environment.clone()]).unwrap().config.cluster;
+    assert_eq!((cluster.token.is_some(), cluster.token_file.is_some()), (true, false));
+    let cluster = load(vec![environment, file]).unwrap().config.cluster;
+    assert_eq!((cluster.token.is_some(), cluster.token_file.is_some()), (false, true));
 }
 
 #[test]
