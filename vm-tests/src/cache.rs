@@ -59,11 +59,7 @@ pub struct Cache {
 impl Cache {
     /// `$GPUK_CACHE`, else `gpuk-agent` in the user's cache folder.
     pub fn open() -> Result<Self> {
-        let variable = |name| {
-            std::env::var_os(name)
-                .filter(|value| !value.is_empty())
-                .map(PathBuf::from)
-        };
+        let variable = |name| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
         let directory = variable("GPUK_CACHE")
             .or_else(|| variable("XDG_CACHE_HOME").map(|base| base.join("gpuk-agent")))
             .or_else(|| variable("HOME").map(|home| home.join(".cache/gpuk-agent")))
@@ -73,8 +69,7 @@ impl Cache {
 
     /// A cache in a folder of the caller's choice.
     pub fn at(directory: &Path) -> Result<Self> {
-        fs::create_dir_all(directory)
-            .with_context(|| format!("creating {}", directory.display()))?;
+        fs::create_dir_all(directory).with_context(|| format!("creating {}", directory.display()))?;
         let directory = directory.canonicalize()?;
         Ok(Self { directory })
     }
@@ -96,29 +91,20 @@ impl Cache {
     ///
     /// Two processes never make the same entry twice, and an entry that could
     /// not be finished is never seen.
-    pub fn entry(
-        &self,
-        name: &str,
-        recipe: Recipe,
-        make: impl FnOnce(&Path) -> Result<()>,
-    ) -> Result<PathBuf> {
+    pub fn entry(&self, name: &str, recipe: Recipe, make: impl FnOnce(&Path) -> Result<()>) -> Result<PathBuf> {
         let name = format!("{name}-{}", recipe.name());
         let path = self.directory.join(&name);
         let _lock = self.lock(&name)?;
         if !path.exists() {
             let partial = self.directory.join(format!("{name}.partial"));
             if partial.exists() {
-                fs::remove_dir_all(&partial)
-                    .with_context(|| format!("removing {}", partial.display()))?;
+                fs::remove_dir_all(&partial).with_context(|| format!("removing {}", partial.display()))?;
             }
             fs::create_dir(&partial).with_context(|| format!("creating {}", partial.display()))?;
             make(&partial)?;
-            fs::rename(&partial, &path)
-                .with_context(|| format!("renaming to {}", path.display()))?;
+            fs::rename(&partial, &path).with_context(|| format!("renaming to {}", path.display()))?;
         }
-        File::open(&path)?
-            .set_modified(SystemTime::now())
-            .context("marking a cache entry as used")?;
+        File::open(&path)?.set_modified(SystemTime::now()).context("marking a cache entry as used")?;
         Ok(path)
     }
 
@@ -127,13 +113,7 @@ impl Cache {
         let prefix = format!("{name}-");
         let mut entries: Vec<(SystemTime, PathBuf)> = fs::read_dir(&self.directory)?
             .filter_map(Result::ok)
-            .filter(|entry| {
-                entry
-                    .file_name()
-                    .to_string_lossy()
-                    .strip_prefix(&prefix)
-                    .is_some_and(is_digest)
-            })
+            .filter(|entry| entry.file_name().to_string_lossy().strip_prefix(&prefix).is_some_and(is_digest))
             .filter_map(|entry| Some((entry.metadata().ok()?.modified().ok()?, entry.path())))
             .collect();
         entries.sort();
@@ -147,11 +127,8 @@ impl Cache {
         let path = self.shelf("locks")?.join(name);
         let file = File::create(&path).with_context(|| format!("creating {}", path.display()))?;
         if file.try_lock().is_err() {
-            say(format_args!(
-                "waiting for another process that makes {name}"
-            ));
-            file.lock()
-                .with_context(|| format!("locking {}", path.display()))?;
+            say(format_args!("waiting for another process that makes {name}"));
+            file.lock().with_context(|| format!("locking {}", path.display()))?;
         }
         Ok(file)
     }
@@ -171,9 +148,7 @@ mod tests {
         let cache = Cache::at(folder.path()).unwrap();
         let make = |path: &Path| Ok(fs::write(path.join("content"), "made")?);
         let first = cache.entry("thing", Recipe::new().with("a"), make).unwrap();
-        let again = cache
-            .entry("thing", Recipe::new().with("a"), |_| panic!("made twice"))
-            .unwrap();
+        let again = cache.entry("thing", Recipe::new().with("a"), |_| panic!("made twice")).unwrap();
         let other = cache.entry("thing", Recipe::new().with("b"), make).unwrap();
         assert_eq!(first, again);
         assert_ne!(first, other);
@@ -183,14 +158,8 @@ mod tests {
     fn an_unfinished_entry_is_never_seen() {
         let folder = tempfile::tempdir().unwrap();
         let cache = Cache::at(folder.path()).unwrap();
-        cache
-            .entry("thing", Recipe::new(), |_| anyhow::bail!("cut off"))
-            .unwrap_err();
-        let path = cache
-            .entry("thing", Recipe::new(), |path| {
-                Ok(fs::write(path.join("content"), "")?)
-            })
-            .unwrap();
+        cache.entry("thing", Recipe::new(), |_| anyhow::bail!("cut off")).unwrap_err();
+        let path = cache.entry("thing", Recipe::new(), |path| Ok(fs::write(path.join("content"), "")?)).unwrap();
         assert!(path.join("content").exists());
     }
 
@@ -198,15 +167,9 @@ mod tests {
     fn pruning_keeps_the_last_used() {
         let folder = tempfile::tempdir().unwrap();
         let cache = Cache::at(folder.path()).unwrap();
-        let make = |text: &str| {
-            cache
-                .entry("thing", Recipe::new().with(text), |_| Ok(()))
-                .unwrap()
-        };
+        let make = |text: &str| cache.entry("thing", Recipe::new().with(text), |_| Ok(())).unwrap();
         let (old, new) = (make("old"), make("new"));
-        let other = cache
-            .entry("thing-else", Recipe::new(), |_| Ok(()))
-            .unwrap();
+        let other = cache.entry("thing-else", Recipe::new(), |_| Ok(())).unwrap();
         let before = SystemTime::now() - std::time::Duration::from_secs(60);
         File::open(&old).unwrap().set_modified(before).unwrap();
         cache.prune("thing", 1).unwrap();
@@ -215,9 +178,6 @@ mod tests {
 
     #[test]
     fn two_ingredients_do_not_read_like_one() {
-        assert_ne!(
-            Recipe::new().with("ab").with("c").name(),
-            Recipe::new().with("a").with("bc").name()
-        );
+        assert_ne!(Recipe::new().with("ab").with("c").name(), Recipe::new().with("a").with("bc").name());
     }
 }

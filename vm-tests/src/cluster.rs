@@ -80,10 +80,7 @@ impl Tools {
             etcd: parts.program(Program::Etcd)?,
             api_server: parts.program(Program::ApiServer)?,
             controller_manager: parts.program(Program::ControllerManager)?,
-            scheduler: options
-                .scheduler
-                .then(|| parts.program(Program::Scheduler))
-                .transpose()?,
+            scheduler: options.scheduler.then(|| parts.program(Program::Scheduler)).transpose()?,
         })
     }
 }
@@ -107,23 +104,13 @@ impl Cluster {
             life: options.life,
         };
         timed("starting the control plane", || {
-            let mut cluster = Self {
-                settings,
-                tools,
-                servers: Vec::new(),
-                api_server: None,
-                _folder: None,
-            };
+            let mut cluster = Self { settings, tools, servers: Vec::new(), api_server: None, _folder: None };
             cluster.make_certificates()?;
             cluster.start_server("etcd", &cluster.tools.etcd.clone(), cluster.settings.etcd())?;
             cluster.start_api_server()?;
             cluster.upload()?;
             let arguments = cluster.settings.controller_manager();
-            cluster.start_server(
-                "kube-controller-manager",
-                &cluster.tools.controller_manager.clone(),
-                arguments,
-            )?;
+            cluster.start_server("kube-controller-manager", &cluster.tools.controller_manager.clone(), arguments)?;
             if let Some(scheduler) = cluster.tools.scheduler.clone() {
                 cluster.start_server("kube-scheduler", &scheduler, cluster.settings.scheduler())?;
             }
@@ -159,11 +146,7 @@ impl Cluster {
 
     /// The process ids of its servers.
     pub fn process_ids(&self) -> Vec<u32> {
-        self.servers
-            .iter()
-            .chain(&self.api_server)
-            .map(Process::id)
-            .collect()
+        self.servers.iter().chain(&self.api_server).map(Process::id).collect()
     }
 
     /// Kills the API server and waits for its end; everything else goes on.
@@ -178,8 +161,7 @@ impl Cluster {
     pub fn start_api_server(&mut self) -> Result<()> {
         if self.api_server.is_none() {
             let (settings, program) = (&self.settings, &self.tools.api_server);
-            self.api_server =
-                Some(settings.start("kube-apiserver", program, &settings.api_server())?);
+            self.api_server = Some(settings.start("kube-apiserver", program, &settings.api_server())?);
         }
         self.wait_until_ready()
     }
@@ -192,25 +174,16 @@ impl Cluster {
     /// Runs `kubectl` with something to read, for example for `apply -f -`.
     pub fn kubectl_with(&self, arguments: &[&str], input: &str) -> Result<String> {
         let mut command = Command::new(&self.tools.kubectl);
-        command
-            .arg("--kubeconfig")
-            .arg(self.kubeconfig())
-            .arg("--request-timeout=20s");
+        command.arg("--kubeconfig").arg(self.kubeconfig()).arg("--request-timeout=20s");
         // Its cache of the API's kinds must not land in somebody's home.
-        command
-            .arg("--cache-dir")
-            .arg(self.settings.file("kubectl"))
-            .args(arguments);
+        command.arg("--cache-dir").arg(self.settings.file("kubectl")).args(arguments);
         run_with_input(&mut command, input.as_bytes(), Duration::from_secs(60))
     }
 
     /// The end of each server's log.
     pub fn logs(&self, lines: usize) -> String {
         let servers = self.servers.iter().chain(&self.api_server);
-        servers
-            .map(|server| server.last_words(lines))
-            .collect::<Vec<_>>()
-            .join("\n---\n")
+        servers.map(|server| server.last_words(lines)).collect::<Vec<_>>().join("\n---\n")
     }
 
     fn start_server(&mut self, name: &str, program: &Path, arguments: Vec<String>) -> Result<()> {
@@ -221,36 +194,19 @@ impl Cluster {
 
     fn kubeadm(&self, arguments: &[&str]) -> Result<()> {
         let mut command = Command::new(&self.tools.kubeadm);
-        command
-            .args(["init", "phase"])
-            .args(arguments)
-            .current_dir(&self.settings.directory);
+        command.args(["init", "phase"]).args(arguments).current_dir(&self.settings.directory);
         run(&mut command, LIMIT).map(drop)
     }
 
     fn make_certificates(&self) -> Result<()> {
-        fs::write(
-            self.settings.file("certificates.yaml"),
-            self.settings.kubeadm_configuration(true),
-        )?;
-        fs::write(
-            self.settings.file("upload.yaml"),
-            self.settings.kubeadm_configuration(false),
-        )?;
+        fs::write(self.settings.file("certificates.yaml"), self.settings.kubeadm_configuration(true))?;
+        fs::write(self.settings.file("upload.yaml"), self.settings.kubeadm_configuration(false))?;
         self.kubeadm(&["certs", "all", "--config", "certificates.yaml"])?;
         for role in ["super-admin", "controller-manager", "scheduler"] {
-            self.kubeadm(&[
-                "kubeconfig",
-                role,
-                "--config",
-                "certificates.yaml",
-                "--kubeconfig-dir",
-                "kubeconfig",
-            ])?;
+            self.kubeadm(&["kubeconfig", role, "--config", "certificates.yaml", "--kubeconfig-dir", "kubeconfig"])?;
             // The address is for nodes; from here the server is on the loopback interface.
             let file = self.settings.file(&format!("kubeconfig/{role}.conf"));
-            let text =
-                fs::read_to_string(&file).with_context(|| format!("reading {}", file.display()))?;
+            let text = fs::read_to_string(&file).with_context(|| format!("reading {}", file.display()))?;
             let lines = text.lines().map(|line| match line.split_once("server: ") {
                 Some((indent, _)) => format!("{indent}server: https://127.0.0.1:{}\n", self.port()),
                 None => format!("{line}\n"),
@@ -272,9 +228,7 @@ impl Cluster {
                 Err(_) => {}
             }
             for server in self.servers.iter_mut().chain(&mut self.api_server) {
-                server
-                    .expect_running()
-                    .with_context(|| format!("waiting for {what}"))?;
+                server.expect_running().with_context(|| format!("waiting for {what}"))?;
             }
             std::thread::sleep(Duration::from_millis(100));
         }
@@ -283,77 +237,30 @@ impl Cluster {
     /// What `kubeadm init` puts into a cluster for the nodes that will join.
     fn upload(&self) -> Result<()> {
         let kubeconfig = "kubeconfig/super-admin.conf";
-        self.kubeadm(&[
-            "upload-config",
-            "all",
-            "--config",
-            "upload.yaml",
-            "--kubeconfig",
-            kubeconfig,
-        ])?;
-        self.kubeadm(&[
-            "bootstrap-token",
-            "--config",
-            "upload.yaml",
-            "--kubeconfig",
-            kubeconfig,
-        ])?;
+        self.kubeadm(&["upload-config", "all", "--config", "upload.yaml", "--kubeconfig", kubeconfig])?;
+        self.kubeadm(&["bootstrap-token", "--config", "upload.yaml", "--kubeconfig", kubeconfig])?;
         self.announce(&self.endpoint())?;
         // Made by `kubeadm init` itself and by none of its phases.
-        let administrators = [
-            "kubeadm:cluster-admins",
-            "--clusterrole=cluster-admin",
-            "--group=kubeadm:cluster-admins",
-        ];
-        self.kubectl(&[&["create", "clusterrolebinding"], &administrators[..]].concat())
-            .map(drop)
+        let administrators = ["kubeadm:cluster-admins", "--clusterrole=cluster-admin", "--group=kubeadm:cluster-admins"];
+        self.kubectl(&[&["create", "clusterrolebinding"], &administrators[..]].concat()).map(drop)
     }
 
     /// Joining nodes see the signature of their token: before that they cannot trust anything.
     fn wait_until_signed(&self) -> Result<()> {
         let id = TOKEN.split('.').next().unwrap_or_default();
         wait_for("the signature of the bootstrap token", LIMIT, || {
-            let keys = [
-                "get",
-                "configmap",
-                "cluster-info",
-                "-n",
-                "kube-public",
-                "-o",
-                "jsonpath={.data}",
-            ];
-            Ok(self
-                .kubectl(&keys)?
-                .contains(&format!("jws-kubeconfig-{id}"))
-                .then_some(()))
+            let keys = ["get", "configmap", "cluster-info", "-n", "kube-public", "-o", "jsonpath={.data}"];
+            Ok(self.kubectl(&keys)?.contains(&format!("jws-kubeconfig-{id}")).then_some(()))
         })
     }
 }
 
 fn free_ports() -> Result<Ports> {
     // All are held until all are known, so that no two are the same.
-    let listeners: Vec<_> = (0..5)
-        .map(|_| TcpListener::bind(("127.0.0.1", 0)))
-        .collect::<Result<_, _>>()?;
-    let ports: Vec<u16> = listeners
-        .iter()
-        .map(|listener| Ok(listener.local_addr()?.port()))
-        .collect::<Result<_>>()?;
-    let [
-        api_server,
-        etcd_client,
-        etcd_peer,
-        controller_manager,
-        scheduler,
-    ] = ports[..]
-    else {
+    let listeners: Vec<_> = (0..5).map(|_| TcpListener::bind(("127.0.0.1", 0))).collect::<Result<_, _>>()?;
+    let ports: Vec<u16> = listeners.iter().map(|listener| Ok(listener.local_addr()?.port())).collect::<Result<_>>()?;
+    let [api_server, etcd_client, etcd_peer, controller_manager, scheduler] = ports[..] else {
         bail!("no five free ports");
     };
-    Ok(Ports {
-        api_server,
-        etcd_client,
-        etcd_peer,
-        controller_manager,
-        scheduler,
-    })
+    Ok(Ports { api_server, etcd_client, etcd_peer, controller_manager, scheduler })
 }

@@ -27,17 +27,8 @@ pub fn run(command: &mut Command, limit: Duration) -> Result<String> {
 pub fn run_with_input(command: &mut Command, input: &[u8], limit: Duration) -> Result<String> {
     let finished = finish(command, input, limit)?;
     if !finished.status.success() {
-        let words = if finished.stderr.trim().is_empty() {
-            &finished.stdout
-        } else {
-            &finished.stderr
-        };
-        bail!(
-            "{}: {}\n{}",
-            shown(command),
-            finished.status,
-            tail(words, 30)
-        );
+        let words = if finished.stderr.trim().is_empty() { &finished.stdout } else { &finished.stderr };
+        bail!("{}: {}\n{}", shown(command), finished.status, tail(words, 30));
     }
     Ok(finished.stdout)
 }
@@ -80,16 +71,8 @@ pub fn finish(command: &mut Command, input: &[u8], limit: Duration) -> Result<Fi
         };
         let (stdout, stderr) = (text(stdout), text(stderr));
         match status {
-            Some(status) => Ok(Finished {
-                status,
-                stdout,
-                stderr,
-            }),
-            None => bail!(
-                "{what}: not finished after {}\n{}",
-                crate::progress::seconds(limit),
-                tail(&stderr, 30)
-            ),
+            Some(status) => Ok(Finished { status, stdout, stderr }),
+            None => bail!("{what}: not finished after {}\n{}", crate::progress::seconds(limit), tail(&stderr, 30)),
         }
     })
 }
@@ -105,10 +88,8 @@ fn read_all(pipe: Option<impl Read>) -> Vec<u8> {
 
 /// A command line for people to read, cut where it grows too long.
 pub fn shown(command: &Command) -> String {
-    let words: Vec<_> = std::iter::once(command.get_program())
-        .chain(command.get_args())
-        .map(|word| word.to_string_lossy())
-        .collect();
+    let words: Vec<_> =
+        std::iter::once(command.get_program()).chain(command.get_args()).map(|word| word.to_string_lossy()).collect();
     let line = words.join(" ");
     match line.char_indices().nth(300) {
         Some((end, _)) => format!("{} ...", &line[..end]),
@@ -128,11 +109,7 @@ mod tests {
 
     #[test]
     fn a_failure_shows_the_last_words() {
-        let error = run(
-            Command::new("ls").arg("/no/such/path"),
-            Duration::from_secs(10),
-        )
-        .unwrap_err();
+        let error = run(Command::new("ls").arg("/no/such/path"), Duration::from_secs(10)).unwrap_err();
         assert!(error.to_string().contains("No such file"), "{error}");
     }
 
@@ -144,8 +121,7 @@ mod tests {
 
     #[test]
     fn input_comes_out_again() {
-        let output =
-            run_with_input(&mut Command::new("cat"), b"words", Duration::from_secs(10)).unwrap();
+        let output = run_with_input(&mut Command::new("cat"), b"words", Duration::from_secs(10)).unwrap();
         assert_eq!(output, "words");
     }
 }

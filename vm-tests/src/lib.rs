@@ -8,7 +8,9 @@
 pub mod cache;
 pub mod cluster;
 pub mod command;
+pub mod image;
 pub mod machine;
+pub mod oci;
 pub mod packages;
 pub mod parts;
 pub mod process;
@@ -16,5 +18,7 @@ pub mod progress;
 
 pub use cache::Cache;
 pub use cluster::{Cluster, ClusterOptions};
+pub use image::Image;
+pub use machine::{Machine, MachineOptions, Output};
 pub use packages::Packages;
 pub use parts::{Containerd, ContainerdBinaries, Parts};

@@ -28,10 +28,7 @@ const NEEDED: &[(&str, &str)] = &[
 ];
 
 /// Toolchains that are presupposed, and where to read how to get them.
-const PRESUPPOSED: &[(&str, &str)] = &[
-    ("go", "Go 1.26.6 or newer"),
-    ("cargo", "Rust 1.95 or newer, with rustup"),
-];
+const PRESUPPOSED: &[(&str, &str)] = &[("go", "Go 1.26.6 or newer"), ("cargo", "Rust 1.95 or newer, with rustup")];
 
 const RUST_TARGET: &str = "x86_64-unknown-linux-musl";
 
@@ -58,10 +55,7 @@ impl Packages {
     /// Installs what is missing, after saying so.
     pub fn install(&self) -> Result<()> {
         for (program, what) in PRESUPPOSED {
-            ensure!(
-                find(program).is_some(),
-                "{program} is not installed: {what} is needed"
-            );
+            ensure!(find(program).is_some(), "{program} is not installed: {what} is needed");
         }
         if !self.missing.is_empty() {
             let list = self.missing.join(" ");
@@ -72,9 +66,7 @@ impl Packages {
             say(format_args!("installing Debian packages: {list}"));
             timed("installing packages", || {
                 apt(Command::new("apt-get").arg("update"))?;
-                apt(Command::new("apt-get")
-                    .args(["install", "-y", "--no-install-recommends"])
-                    .args(&self.missing))
+                apt(Command::new("apt-get").args(["install", "-y", "--no-install-recommends"]).args(&self.missing))
             })?;
         }
         install_rust_target()
@@ -91,20 +83,12 @@ fn install_rust_target() -> Result<()> {
         return Ok(()); // The distribution's own Rust brings its targets as packages.
     }
     let limit = Duration::from_secs(300);
-    let installed = finish(
-        Command::new("rustup").args(["target", "list", "--installed"]),
-        b"",
-        limit,
-    )?;
+    let installed = finish(Command::new("rustup").args(["target", "list", "--installed"]), b"", limit)?;
     if installed.stdout.lines().any(|line| line == RUST_TARGET) {
         return Ok(());
     }
     timed(&format!("installing the Rust target {RUST_TARGET}"), || {
-        run(
-            Command::new("rustup").args(["target", "add", RUST_TARGET]),
-            limit,
-        )
-        .map(drop)
+        run(Command::new("rustup").args(["target", "add", RUST_TARGET]), limit).map(drop)
     })
 }
 
@@ -112,10 +96,7 @@ fn install_rust_target() -> Result<()> {
 pub fn find(program: &str) -> Option<PathBuf> {
     let path = std::env::var_os("PATH").unwrap_or_default();
     let administrators = ["/usr/sbin", "/sbin"].map(PathBuf::from);
-    std::env::split_paths(&path)
-        .chain(administrators)
-        .map(|folder| folder.join(program))
-        .find(|file| file.is_file())
+    std::env::split_paths(&path).chain(administrators).map(|folder| folder.join(program)).find(|file| file.is_file())
 }
 
 /// The machine's package archive.
@@ -138,21 +119,14 @@ impl Archive {
             .find_map(|line| line.strip_prefix("VERSION_CODENAME="))
             .context("/etc/os-release names no VERSION_CODENAME: is this Debian?")?;
         for file in configuration_files()? {
-            let text =
-                fs::read_to_string(&file).with_context(|| format!("reading {}", file.display()))?;
+            let text = fs::read_to_string(&file).with_context(|| format!("reading {}", file.display()))?;
             let found = match file.extension().and_then(|extension| extension.to_str()) {
                 Some("sources") => in_stanzas(&text, suite),
                 _ => in_lines(&text, suite),
             };
             if let Some(address) = found {
-                ensure!(
-                    Path::new(KEYRING).exists(),
-                    "{KEYRING} is missing: install debian-archive-keyring"
-                );
-                return Ok(Self {
-                    address,
-                    keyring: KEYRING.into(),
-                });
+                ensure!(Path::new(KEYRING).exists(), "{KEYRING} is missing: install debian-archive-keyring");
+                return Ok(Self { address, keyring: KEYRING.into() });
             }
         }
         bail!("no file in /etc/apt names an archive for {suite}")
@@ -160,11 +134,7 @@ impl Archive {
 
     /// An entry for a `sources.list` that offers another release of the same archive.
     pub fn line(&self, suite: &str) -> String {
-        format!(
-            "deb [signed-by={}] {} {suite} main",
-            self.keyring.display(),
-            self.address
-        )
+        format!("deb [signed-by={}] {} {suite} main", self.keyring.display(), self.address)
     }
 }
 
@@ -175,10 +145,7 @@ fn configuration_files() -> Result<Vec<PathBuf>> {
             files.push(entry?.path());
         }
     }
-    let known = |path: &PathBuf| {
-        path.extension()
-            .is_some_and(|end| end == "sources" || end == "list")
-    };
+    let known = |path: &PathBuf| path.extension().is_some_and(|end| end == "sources" || end == "list");
     files.retain(known);
     files.sort();
     let main = PathBuf::from("/etc/apt/sources.list");
@@ -192,9 +159,7 @@ fn configuration_files() -> Result<Vec<PathBuf>> {
 fn in_stanzas(text: &str, suite: &str) -> Option<String> {
     text.split("\n\n").find_map(|stanza| {
         let words = |key: &str| -> Vec<&str> {
-            let value = stanza
-                .lines()
-                .find_map(|line| line.strip_prefix(key)?.strip_prefix(':'));
+            let value = stanza.lines().find_map(|line| line.strip_prefix(key)?.strip_prefix(':'));
             value.unwrap_or_default().split_whitespace().collect()
         };
         let fits = words("Types").contains(&"deb") && words("Suites").contains(&suite);
@@ -207,11 +172,7 @@ fn in_stanzas(text: &str, suite: &str) -> Option<String> {
 fn in_lines(text: &str, suite: &str) -> Option<String> {
     text.lines().find_map(|line| {
         let rest = line.trim().strip_prefix("deb ")?.trim_start();
-        let rest = if rest.starts_with('[') {
-            rest.split_once(']')?.1
-        } else {
-            rest
-        };
+        let rest = if rest.starts_with('[') { rest.split_once(']')?.1 } else { rest };
         let mut words = rest.split_whitespace();
         let address = words.next()?;
         (words.next()? == suite).then(|| address.to_owned())
@@ -226,19 +187,13 @@ mod tests {
     fn reads_stanzas() {
         let text = "Types: deb\n# note\nURIs: http://archive.example/debian\nSuites: bookworm bookworm-updates\n\n\
                     Types: deb\nURIs: http://archive.example/security\nSuites: bookworm-security\n";
-        assert_eq!(
-            in_stanzas(text, "bookworm").as_deref(),
-            Some("http://archive.example/debian")
-        );
+        assert_eq!(in_stanzas(text, "bookworm").as_deref(), Some("http://archive.example/debian"));
         assert_eq!(in_stanzas(text, "trixie"), None);
     }
 
     #[test]
     fn reads_lines() {
         let text = "# deb http://old.example/ bookworm main\ndeb [arch=amd64 signed-by=/k] http://archive.example/debian bookworm main\n";
-        assert_eq!(
-            in_lines(text, "bookworm").as_deref(),
-            Some("http://archive.example/debian")
-        );
+        assert_eq!(in_lines(text, "bookworm").as_deref(), Some("http://archive.example/debian"));
     }
 }

@@ -36,11 +36,8 @@ const CONTAINERD_MODULE: Module = Module {
     requirements: include_str!("../parts/containerd/go.mod"),
     checksums: include_str!("../parts/containerd/go.sum"),
 };
-const RUNC_MODULE: Module = Module {
-    name: "runc",
-    requirements: include_str!("../parts/runc/go.mod"),
-    checksums: include_str!("../parts/runc/go.sum"),
-};
+const RUNC_MODULE: Module =
+    Module { name: "runc", requirements: include_str!("../parts/runc/go.mod"), checksums: include_str!("../parts/runc/go.sum") };
 
 /// A program of the cluster.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -113,9 +110,7 @@ pub struct Parts {
 impl Parts {
     /// Parts in the user's cache.
     pub fn open() -> Result<Self> {
-        Ok(Self {
-            cache: Cache::open()?,
-        })
+        Ok(Self { cache: Cache::open()? })
     }
 
     /// The cache they are kept in.
@@ -130,17 +125,11 @@ impl Parts {
             program: program.name(),
             package: program.package(),
             tags: "",
-            linker: if program == Program::Etcd {
-                String::new()
-            } else {
-                kubernetes_version()
-            },
+            linker: if program == Program::Etcd { String::new() } else { kubernetes_version() },
             c_compiler: false,
         };
         let recipe = build.recipe(Recipe::new())?;
-        let directory = self
-            .cache
-            .entry(program.name(), recipe, |directory| build.build(directory))?;
+        let directory = self.cache.entry(program.name(), recipe, |directory| build.build(directory))?;
         Ok(directory.join(program.name()))
     }
 
@@ -180,30 +169,16 @@ impl Parts {
         for build in &builds {
             recipe = build.recipe(recipe)?;
         }
-        self.cache.entry("containerd", recipe, |directory| {
-            builds.iter().try_for_each(|build| build.build(directory))
-        })
+        self.cache.entry("containerd", recipe, |directory| builds.iter().try_for_each(|build| build.build(directory)))
     }
 }
 
 fn kubernetes_version() -> String {
     let mut numbers = KUBERNETES.trim_start_matches('v').split('.');
-    let (major, minor) = (
-        numbers.next().unwrap_or_default(),
-        numbers.next().unwrap_or_default(),
-    );
-    let values = [
-        ("gitVersion", KUBERNETES),
-        ("gitMajor", major),
-        ("gitMinor", minor),
-    ];
-    let packages = [
-        "k8s.io/component-base/version",
-        "k8s.io/client-go/pkg/version",
-    ];
-    let flags = packages
-        .iter()
-        .flat_map(|package| values.map(|(name, value)| format!("-X {package}.{name}={value}")));
+    let (major, minor) = (numbers.next().unwrap_or_default(), numbers.next().unwrap_or_default());
+    let values = [("gitVersion", KUBERNETES), ("gitMajor", major), ("gitMinor", minor)];
+    let packages = ["k8s.io/component-base/version", "k8s.io/client-go/pkg/version"];
+    let flags = packages.iter().flat_map(|package| values.map(|(name, value)| format!("-X {package}.{name}={value}")));
     flags.collect::<Vec<_>>().join(" ")
 }
 
@@ -219,10 +194,7 @@ struct GoBuild<'a> {
 
 impl GoBuild<'_> {
     fn recipe(&self, recipe: Recipe) -> Result<Recipe> {
-        let go = run(
-            Command::new("go").args(["env", "GOVERSION"]),
-            Duration::from_secs(60),
-        );
+        let go = run(Command::new("go").args(["env", "GOVERSION"]), Duration::from_secs(60));
         Ok(recipe
             .with(self.module.requirements)
             .with(self.module.checksums)
@@ -247,9 +219,6 @@ impl GoBuild<'_> {
             .arg("-o")
             .arg(directory.join(self.program))
             .arg(&self.package);
-        timed(
-            &format!("building {} ({})", self.program, self.module.name),
-            || run(&mut go, Duration::from_secs(1800)).map(drop),
-        )
+        timed(&format!("building {} ({})", self.program, self.module.name), || run(&mut go, Duration::from_secs(1800)).map(drop))
     }
 }

@@ -47,14 +47,7 @@ static STARTER: LazyLock<Mutex<mpsc::Sender<Job>>> = LazyLock::new(|| {
 
 impl Process {
     /// Starts a server in `directory`; what it prints is appended to `log`.
-    pub fn start(
-        name: &str,
-        program: &Path,
-        arguments: &[String],
-        directory: &Path,
-        log: &Path,
-        life: Life,
-    ) -> Result<Self> {
+    pub fn start(name: &str, program: &Path, arguments: &[String], directory: &Path, log: &Path, life: Life) -> Result<Self> {
         let output = OpenOptions::new().create(true).append(true).open(log);
         let output = output.with_context(|| format!("opening {}", log.display()))?;
         let mut command = match life {
@@ -65,22 +58,10 @@ impl Process {
             }
             Life::Detached => Command::new(program),
         };
-        command
-            .args(arguments)
-            .current_dir(directory)
-            .process_group(0);
-        command
-            .stdin(Stdio::null())
-            .stdout(output.try_clone()?)
-            .stderr(output);
-        let child =
-            spawn(command).with_context(|| format!("starting {name} ({})", program.display()))?;
-        Ok(Self {
-            name: name.to_owned(),
-            child,
-            log: log.to_owned(),
-            life,
-        })
+        command.args(arguments).current_dir(directory).process_group(0);
+        command.stdin(Stdio::null()).stdout(output.try_clone()?).stderr(output);
+        let child = spawn(command).with_context(|| format!("starting {name} ({})", program.display()))?;
+        Ok(Self { name: name.to_owned(), child, log: log.to_owned(), life })
     }
 
     /// The process id.
@@ -108,20 +89,13 @@ impl Process {
 
     /// The end of what it printed.
     pub fn last_words(&self, lines: usize) -> String {
-        tail(
-            &std::fs::read_to_string(&self.log).unwrap_or_default(),
-            lines,
-        )
+        tail(&std::fs::read_to_string(&self.log).unwrap_or_default(), lines)
     }
 
     /// SIGKILL, and waits for the end: only then its ports and files are free.
     pub fn kill(&mut self) -> Result<()> {
-        self.child
-            .kill()
-            .with_context(|| format!("killing {}", self.name))?;
-        self.child
-            .wait()
-            .with_context(|| format!("waiting for the end of {}", self.name))?;
+        self.child.kill().with_context(|| format!("killing {}", self.name))?;
+        self.child.wait().with_context(|| format!("waiting for the end of {}", self.name))?;
         Ok(())
     }
 }
@@ -144,8 +118,7 @@ pub fn kill_left_behind(id: u32, word: &str) -> Result<bool> {
     if !String::from_utf8_lossy(&line).contains(word) {
         return Ok(false);
     }
-    kill(Pid::from_raw(id.try_into()?), Signal::SIGKILL)
-        .with_context(|| format!("killing process {id}"))?;
+    kill(Pid::from_raw(id.try_into()?), Signal::SIGKILL).with_context(|| format!("killing process {id}"))?;
     Ok(true)
 }
 
@@ -156,11 +129,7 @@ fn spawn(mut command: Command) -> io::Result<Child> {
         let _ = sender.send(command.spawn());
     });
     let gone = |_| io::Error::other("the thread that starts processes is gone");
-    STARTER
-        .lock()
-        .unwrap_or_else(PoisonError::into_inner)
-        .send(job)
-        .map_err(|_| gone(()))?;
+    STARTER.lock().unwrap_or_else(PoisonError::into_inner).send(job).map_err(|_| gone(()))?;
     receiver.recv().map_err(|_| gone(()))?
 }
 
@@ -173,15 +142,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let (directory, log) = (folder.path().to_owned(), folder.path().join("log"));
         let asked = std::thread::spawn(move || {
-            Process::start(
-                "sleep",
-                Path::new("sleep"),
-                &["60".into()],
-                &directory,
-                &log,
-                Life::WithUs,
-            )
-            .unwrap()
+            Process::start("sleep", Path::new("sleep"), &["60".into()], &directory, &log, Life::WithUs).unwrap()
         });
         let mut process = asked.join().unwrap();
         process.expect_running().unwrap();

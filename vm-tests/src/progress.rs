@@ -17,10 +17,7 @@ pub fn timed<T, E>(what: &str, work: impl FnOnce() -> Result<T, E>) -> Result<T,
     let start = Instant::now();
     let result = work();
     let verdict = if result.is_ok() { "" } else { " failed after" };
-    say(format_args!(
-        "{what}{verdict}: {}",
-        seconds(start.elapsed())
-    ));
+    say(format_args!("{what}{verdict}: {}", seconds(start.elapsed())));
     result
 }
 
@@ -38,11 +35,7 @@ pub fn seconds(duration: Duration) -> String {
 ///
 /// An error from `look` is kept for the message of the time-out: what is not
 /// there yet often cannot be asked yet.
-pub fn wait_for<T>(
-    what: &str,
-    limit: Duration,
-    mut look: impl FnMut() -> anyhow::Result<Option<T>>,
-) -> anyhow::Result<T> {
+pub fn wait_for<T>(what: &str, limit: Duration, mut look: impl FnMut() -> anyhow::Result<Option<T>>) -> anyhow::Result<T> {
     let start = Instant::now();
     loop {
         let last = match look() {

@@ -40,12 +40,7 @@ impl Settings {
         format!("https://{}:{}", self.address, self.ports.api_server)
     }
 
-    pub(super) fn start(
-        &self,
-        name: &str,
-        program: &Path,
-        arguments: &[String],
-    ) -> Result<Process> {
+    pub(super) fn start(&self, name: &str, program: &Path, arguments: &[String]) -> Result<Process> {
         let log = self.file(&format!("{name}.log"));
         Process::start(name, program, arguments, &self.directory, &log, self.life)
     }
@@ -53,11 +48,7 @@ impl Settings {
     /// What `kubeadm` reads. The uploaded one must not name a folder of this
     /// machine: joining nodes would write the cluster's CA there.
     pub(super) fn kubeadm_configuration(&self, with_folder: bool) -> String {
-        let folder = if with_folder {
-            self.file("pki").display().to_string()
-        } else {
-            "/etc/kubernetes/pki".to_owned()
-        };
+        let folder = if with_folder { self.file("pki").display().to_string() } else { "/etc/kubernetes/pki".to_owned() };
         let (address, port) = (self.address, self.ports.api_server);
         // kubeadm refuses to advertise a loopback address.
         let advertised = crate::machine::HOST;
@@ -110,10 +101,7 @@ apiServer: {{certSANs: [127.0.0.1, localhost, {advertised}]}}
 
     pub(super) fn api_server(&self) -> Vec<String> {
         words(&[
-            &format!(
-                "--etcd-servers=https://127.0.0.1:{}",
-                self.ports.etcd_client
-            ),
+            &format!("--etcd-servers=https://127.0.0.1:{}", self.ports.etcd_client),
             "--etcd-cafile=pki/etcd/ca.crt",
             "--etcd-certfile=pki/apiserver-etcd-client.crt",
             "--etcd-keyfile=pki/apiserver-etcd-client.key",

@@ -21,77 +21,40 @@ impl Cluster {
     pub fn ca_cert_hash(&self) -> Result<String> {
         let path = self.settings.file("pki/ca.crt");
         let text = std::fs::read(&path).with_context(|| format!("reading {}", path.display()))?;
-        let certificate =
-            Certificate::from_pem(&text).with_context(|| format!("parsing {}", path.display()))?;
-        let key = certificate
-            .tbs_certificate()
-            .subject_public_key_info()
-            .to_der()?;
-        Ok(format!(
-            "sha256:{}",
-            hex(ring::digest::digest(&ring::digest::SHA256, &key).as_ref())
-        ))
+        let certificate = Certificate::from_pem(&text).with_context(|| format!("parsing {}", path.display()))?;
+        let key = certificate.tbs_certificate().subject_public_key_info().to_der()?;
+        Ok(format!("sha256:{}", hex(ring::digest::digest(&ring::digest::SHA256, &key).as_ref())))
     }
 
     /// Makes another bootstrap token; `token` is `id.secret`, `lifetime` for example `2h` or `0` for ever.
     pub fn create_token(&self, token: &str, lifetime: &str) -> Result<()> {
         let mut command = std::process::Command::new(&self.tools.kubeadm);
-        command
-            .args(["token", "create", token, "--ttl", lifetime, "--kubeconfig"])
-            .arg(self.kubeconfig());
+        command.args(["token", "create", token, "--ttl", lifetime, "--kubeconfig"]).arg(self.kubeconfig());
         crate::command::run(&mut command, Duration::from_secs(60)).map(drop)
     }
 
     /// Sets the address that `cluster-info` tells to joining nodes.
     pub fn announce(&self, endpoint: &str) -> Result<()> {
-        let text = self.kubectl(&[
-            "get",
-            "configmap",
-            "cluster-info",
-            "-n",
-            "kube-public",
-            "-o",
-            "json",
-        ])?;
+        let text = self.kubectl(&["get", "configmap", "cluster-info", "-n", "kube-public", "-o", "json"])?;
         let object: Value = serde_json::from_str(&text)?;
-        let kubeconfig = object["data"]["kubeconfig"]
-            .as_str()
-            .context("cluster-info has no kubeconfig")?;
-        let lines = kubeconfig
-            .lines()
-            .map(|line| match line.split_once("server: ") {
-                Some((indent, _)) => format!("{indent}server: {endpoint}\n"),
-                None => format!("{line}\n"),
-            });
-        self.patch_data(
-            "kube-public",
-            "cluster-info",
-            "kubeconfig",
-            &lines.collect::<String>(),
-        )
+        let kubeconfig = object["data"]["kubeconfig"].as_str().context("cluster-info has no kubeconfig")?;
+        let lines = kubeconfig.lines().map(|line| match line.split_once("server: ") {
+            Some((indent, _)) => format!("{indent}server: {endpoint}\n"),
+            None => format!("{line}\n"),
+        });
+        self.patch_data("kube-public", "cluster-info", "kubeconfig", &lines.collect::<String>())
     }
 
     /// Changes one line of the kubelets' common configuration, or adds it.
     pub fn configure_kubelets(&self, key: &str, value: &str) -> Result<()> {
         let current = self.kubelet_configuration()?;
         let prefix = format!("{key}:");
-        let indent = current
-            .lines()
-            .find_map(|line| Some(&line[..line.find(&prefix)?]))
-            .unwrap_or_default();
-        ensure!(
-            indent.trim().is_empty(),
-            "{key} is not a plain line of the kubelets' configuration"
-        );
-        let kept = current
-            .lines()
-            .filter(|line| !line.trim_start().starts_with(&prefix));
+        let indent = current.lines().find_map(|line| Some(&line[..line.find(&prefix)?])).unwrap_or_default();
+        ensure!(indent.trim().is_empty(), "{key} is not a plain line of the kubelets' configuration");
+        let kept = current.lines().filter(|line| !line.trim_start().starts_with(&prefix));
         // A key that stood inside a section must go back where it was.
         let mut lines: Vec<String> = kept.map(str::to_owned).collect();
-        let place = current
-            .lines()
-            .position(|line| line.trim_start().starts_with(&prefix))
-            .unwrap_or(lines.len());
+        let place = current.lines().position(|line| line.trim_start().starts_with(&prefix)).unwrap_or(lines.len());
         lines.insert(place, format!("{indent}{prefix} {value}"));
         self.set_kubelet_configuration(&(lines.join("\n") + "\n"))
     }
@@ -99,15 +62,7 @@ impl Cluster {
     /// The kubelets' common configuration, a YAML text.
     pub fn kubelet_configuration(&self) -> Result<String> {
         let path = "jsonpath={.data.kubelet}";
-        self.kubectl(&[
-            "get",
-            "configmap",
-            "kubelet-config",
-            "-n",
-            "kube-system",
-            "-o",
-            path,
-        ])
+        self.kubectl(&["get", "configmap", "kubelet-config", "-n", "kube-system", "-o", path])
     }
 
     /// Replaces the kubelets' common configuration.
@@ -117,17 +72,7 @@ impl Cluster {
 
     fn patch_data(&self, namespace: &str, name: &str, key: &str, value: &str) -> Result<()> {
         let patch = json!({"data": {key: value}}).to_string();
-        self.kubectl(&[
-            "patch",
-            "configmap",
-            name,
-            "-n",
-            namespace,
-            "--type=merge",
-            "-p",
-            &patch,
-        ])
-        .map(drop)
+        self.kubectl(&["patch", "configmap", name, "-n", namespace, "--type=merge", "-p", &patch]).map(drop)
     }
 
     /// A Node, if the cluster has it.
@@ -155,25 +100,18 @@ impl Cluster {
     /// Ready alone proves nothing: the Node says it for most of a minute after its machine died.
     pub fn wait_ready(&self, name: &str, limit: Duration) -> Result<Value> {
         let before = self.lease(name)?;
-        wait_for(
-            &format!("node {name} to be Ready with a renewed lease"),
-            limit,
-            || {
-                let Some(node) = self.node(name)? else {
-                    return Ok(None);
-                };
-                let renewed = self.lease(name)?.is_some_and(|lease| Some(lease) != before);
-                Ok((renewed && is_ready(&node)).then_some(node))
-            },
-        )
+        wait_for(&format!("node {name} to be Ready with a renewed lease"), limit, || {
+            let Some(node) = self.node(name)? else {
+                return Ok(None);
+            };
+            let renewed = self.lease(name)?.is_some_and(|lease| Some(lease) != before);
+            Ok((renewed && is_ready(&node)).then_some(node))
+        })
     }
 }
 
 /// Whether a Node's Ready condition is True.
 pub fn is_ready(node: &Value) -> bool {
     let conditions = node["status"]["conditions"].as_array();
-    conditions.is_some_and(|all| {
-        all.iter()
-            .any(|one| one["type"] == "Ready" && one["status"] == "True")
-    })
+    conditions.is_some_and(|all| all.iter().any(|one| one["type"] == "Ready" && one["status"] == "True"))
 }

@@ -20,13 +20,9 @@ const LIMIT: Duration = Duration::from_secs(300);
 /// The folder with a release's own containerd and runc.
 pub(super) fn containerd(cache: &Cache, suite: &str) -> Result<PathBuf> {
     let archive = Archive::of_this_machine()?;
-    let recipe = Recipe::new()
-        .with(include_str!("debian.rs"))
-        .with(archive.line(suite));
+    let recipe = Recipe::new().with(include_str!("debian.rs")).with(archive.line(suite));
     let directory = cache.entry(&format!("containerd-{suite}"), recipe, |directory| {
-        timed(&format!("fetching containerd of Debian {suite}"), || {
-            unpack(&archive, suite, directory)
-        })
+        timed(&format!("fetching containerd of Debian {suite}"), || unpack(&archive, suite, directory))
     })?;
     Ok(directory.join("bin"))
 }
@@ -37,10 +33,7 @@ fn unpack(archive: &Archive, suite: &str, directory: &Path) -> Result<()> {
     for folder in ["lists/partial", "cache/archives/partial", "downloads"] {
         fs::create_dir_all(state.path().join(folder))?;
     }
-    fs::write(
-        state.path().join("sources.list"),
-        archive.line(suite) + "\n",
-    )?;
+    fs::write(state.path().join("sources.list"), archive.line(suite) + "\n")?;
     fs::write(state.path().join("status"), "")?;
     let apt = |arguments: &[&str]| {
         let mut command = Command::new("apt-get");
@@ -51,36 +44,21 @@ fn unpack(archive: &Archive, suite: &str, directory: &Path) -> Result<()> {
             ("Dir::State::Status", "status"),
             ("Dir::Cache", "cache"),
         ] {
-            command
-                .arg("-o")
-                .arg(format!("{option}={}", state.path().join(file).display()));
+            command.arg("-o").arg(format!("{option}={}", state.path().join(file).display()));
         }
-        command
-            .args(["-o", "APT::Sandbox::User=root"])
-            .args(arguments)
-            .current_dir(&downloads);
+        command.args(["-o", "APT::Sandbox::User=root"]).args(arguments).current_dir(&downloads);
         run(&mut command, LIMIT)
     };
     apt(&["update"])?;
     apt(&[&["download"], &PACKAGES[..]].concat())?;
     for package in fs::read_dir(&downloads)? {
-        run(
-            Command::new("dpkg-deb")
-                .arg("-x")
-                .arg(package?.path())
-                .arg(directory.join("root")),
-            LIMIT,
-        )?;
+        run(Command::new("dpkg-deb").arg("-x").arg(package?.path()).arg(directory.join("root")), LIMIT)?;
     }
     fs::create_dir(directory.join("bin"))?;
     for program in PROGRAMS {
-        let places =
-            ["usr/bin", "usr/sbin"].map(|folder| Path::new("../root").join(folder).join(program));
-        let place = places
-            .iter()
-            .find(|place| directory.join("bin").join(place).exists());
-        let place =
-            place.with_context(|| format!("Debian {suite}'s packages have no {program}"))?;
+        let places = ["usr/bin", "usr/sbin"].map(|folder| Path::new("../root").join(folder).join(program));
+        let place = places.iter().find(|place| directory.join("bin").join(place).exists());
+        let place = place.with_context(|| format!("Debian {suite}'s packages have no {program}"))?;
         symlink(place, directory.join("bin").join(program))?;
     }
     Ok(())
