@@ -88,6 +88,12 @@ pub async fn examine(look: Look<'_>, wanted: &Wanted) -> Result<Status> {
         }
         return Ok(Status::pending(why, changes::replace(&service.binary, &old, &plan.files, look.running_system())));
     }
+    let copies = changes::clean_up(look, &old)?;
+    if !copies.is_empty() {
+        let due = look.running_system() && look.exists(changes::RESTART_DUE)?;
+        let restart = if due { Vec::from(changes::restart()) } else { Vec::new() };
+        return Ok(Status::pending("an earlier round left copies behind", restart.into_iter().chain(copies).collect()));
+    }
     let evidence = evidence(&generation.evidence, &plan.view, &plan.masked);
     if !look.running_system() {
         return Ok(Status::Ready(evidence));

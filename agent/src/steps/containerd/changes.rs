@@ -3,9 +3,11 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use anyhow::Result;
 use toml_edit::{DocumentMut, Item};
 
 use super::files::ConfigFile;
+use crate::look::Look;
 use crate::step::{Change, Command, Contents, Finding, Status, UnitVerb};
 
 /// Where copies are tried, by their real paths. It is gone after a boot, as is every running containerd.
@@ -50,6 +52,17 @@ pub fn replace(binary: &Path, old: &[ConfigFile], new: &[ConfigFile], running: b
 /// Restarts containerd and forgets that it was due.
 pub fn restart() -> [Change; 2] {
     [Change::Unit(UnitVerb::Restart, UNIT.to_owned()), Change::Remove { path: RESTART_DUE.into(), secret: true }]
+}
+
+/// What takes away the copies that a round left which was cut off, or in which containerd refused them.
+pub fn clean_up(look: Look<'_>, files: &[ConfigFile]) -> Result<Vec<Change>> {
+    let mut changes = Vec::new();
+    for path in files.iter().map(|file| staged(&file.path)) {
+        if look.exists(&path)? {
+            changes.push(Change::Remove { path, secret: true });
+        }
+    }
+    Ok(changes)
 }
 
 fn staged(path: &Path) -> PathBuf {

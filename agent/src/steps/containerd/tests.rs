@@ -218,6 +218,32 @@ fn nothing_is_touched_before_containerd_has_read_a_copy() {
 }
 
 #[test]
+fn cut_off_after_any_change_the_next_round_ends_in_the_same_place() {
+    let files = [
+        (MAIN, "version = 2\nimports = [\"conf.d/*.toml\"]\n"),
+        ("/etc/containerd/conf.d/a.toml", "disabled_plugins = [\"io.containerd.grpc.v1.cri\"]\n"),
+    ];
+    let whole = Root::new(V1_7, &files);
+    let (_, changes) = whole.pending(&Wanted::default());
+    whole.apply(&changes);
+    for cut in 0..changes.len() {
+        let root = Root::new(V1_7, &files);
+        root.apply(&changes[..cut]);
+        let mut rounds = 0;
+        while let Status::Pending { changes, .. } = root.check(&Wanted::default()) {
+            root.apply(&changes);
+            rounds += 1;
+            assert!(rounds < 3, "cut off after {cut}: no end");
+        }
+        for (path, _) in files {
+            assert_eq!(root.text(path), whole.text(path), "cut off after {cut}");
+        }
+        let copy = format!("{}{MAIN}", super::changes::STAGE);
+        assert!(!root.look().exists(&copy).expect("a look"), "cut off after {cut}: {copy} was left");
+    }
+}
+
+#[test]
 fn a_file_that_cannot_be_read_is_named_with_line_and_column() {
     let root = Root::new(V1_7, &[(MAIN, "version = 2\n[plugins\n")]);
     let finding = root.broken(&Wanted::default());
