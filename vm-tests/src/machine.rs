@@ -85,7 +85,10 @@ pub struct Machine {
 impl Machine {
     /// Boots a machine that keeps its files in a temporary folder.
     pub fn boot(image: &Image, options: MachineOptions) -> Result<Self> {
-        let folder = tempfile::Builder::new().prefix("gpuk-machine-").tempdir()?;
+        let folder = tempfile::Builder::new()
+            .prefix("gpuk-machine-")
+            .disable_cleanup(std::env::var_os("GPUK_VM_KEEP").is_some())
+            .tempdir()?;
         let mut machine = Self::boot_in(image, options, folder.path())?;
         machine._folder = Some(folder);
         Ok(machine)

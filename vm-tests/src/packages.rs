@@ -14,8 +14,6 @@ use crate::progress::{say, timed};
 
 /// Programs and the package that has each.
 const NEEDED: &[(&str, &str)] = &[
-    ("qemu-system-x86_64", "qemu-system-x86"),
-    ("qemu-img", "qemu-utils"),
     ("mmdebstrap", "mmdebstrap"),
     ("genisoimage", "genisoimage"),
     ("mke2fs", "e2fsprogs"),
@@ -27,6 +25,12 @@ const NEEDED: &[(&str, &str)] = &[
     ("busybox", "busybox-static"),
 ];
 
+/// QEMU's programs and their packages.
+const QEMU: &[(&str, &str)] = &[("qemu-system-x86_64", "qemu-system-x86"), ("qemu-img", "qemu-utils")];
+
+/// The oldest QEMU that will do. 7.2 emulates `cmpxchg16b` with wrong flags: Linux 6.12 dies of it within a minute.
+const OLDEST_QEMU: u32 = 10;
+
 /// Toolchains that are presupposed, and where to read how to get them.
 const PRESUPPOSED: &[(&str, &str)] = &[("go", "Go 1.26.6 or newer"), ("cargo", "Rust 1.95 or newer, with rustup")];
 
@@ -36,6 +40,7 @@ const RUST_TARGET: &str = "x86_64-unknown-linux-musl";
 #[derive(Debug)]
 pub struct Packages {
     missing: Vec<&'static str>,
+    qemu: Vec<&'static str>,
 }
 
 impl Packages {
@@ -44,12 +49,17 @@ impl Packages {
         let missing = NEEDED.iter().filter(|(program, _)| find(program).is_none());
         let mut missing: Vec<_> = missing.map(|(_, package)| *package).collect();
         missing.dedup();
-        Self { missing }
+        let qemu = if qemu_version().is_some_and(|version| version >= OLDEST_QEMU) && find("qemu-img").is_some() {
+            Vec::new()
+        } else {
+            QEMU.iter().map(|(_, package)| *package).collect()
+        };
+        Self { missing, qemu }
     }
 
-    /// The packages that are missing.
-    pub fn missing(&self) -> &[&'static str] {
-        &self.missing
+    /// The packages that are missing or too old.
+    pub fn missing(&self) -> Vec<&'static str> {
+        [&self.missing[..], &self.qemu[..]].concat()
     }
 
     /// Installs what is missing, after saying so.
@@ -57,25 +67,51 @@ impl Packages {
         for (program, what) in PRESUPPOSED {
             ensure!(find(program).is_some(), "{program} is not installed: {what} is needed");
         }
-        if !self.missing.is_empty() {
-            let list = self.missing.join(" ");
+        let list = self.missing().join(" ");
+        if !list.is_empty() {
             ensure!(
                 nix::unistd::geteuid().is_root(),
-                "these packages are missing, and only root can install them:\n  apt-get install --no-install-recommends {list}"
+                "these packages are missing or too old, and only root can install them:\n  apt-get install --no-install-recommends {list}"
             );
             say(format_args!("installing Debian packages: {list}"));
             timed("installing packages", || {
-                apt(Command::new("apt-get").arg("update"))?;
-                apt(Command::new("apt-get").args(["install", "-y", "--no-install-recommends"]).args(&self.missing))
+                apt(&["update"])?;
+                let install = ["install", "-y", "--no-install-recommends"];
+                apt(&[&install[..], &self.missing[..]].concat())?;
+                if self.qemu.is_empty() { Ok(()) } else { install_qemu(&self.qemu) }
             })?;
         }
         install_rust_target()
     }
 }
 
-fn apt(command: &mut Command) -> Result<()> {
-    command.env("DEBIAN_FRONTEND", "noninteractive");
-    run(command, Duration::from_secs(900)).map(drop)
+fn apt(arguments: &[&str]) -> Result<()> {
+    let mut command = Command::new("apt-get");
+    command.args(arguments).env("DEBIAN_FRONTEND", "noninteractive");
+    run(&mut command, Duration::from_secs(900)).map(drop)
+}
+
+fn qemu_version() -> Option<u32> {
+    let mut command = Command::new(find("qemu-system-x86_64")?);
+    let text = run(command.arg("--version"), Duration::from_secs(30)).ok()?;
+    text.split_once("version ")?.1.split('.').next()?.parse().ok()
+}
+
+/// An older release has a newer QEMU among its backports, which are offered to apt for this one time.
+fn install_qemu(packages: &[&str]) -> Result<()> {
+    let suite = suite_of_this_machine()?;
+    let backports = format!("{suite}-backports");
+    let usual = fs::read_to_string(MAIN_CONFIGURATION).unwrap_or_default();
+    let sources = tempfile::NamedTempFile::with_suffix(".list")?;
+    fs::write(sources.path(), format!("{usual}\n{}\n", Archive::of_this_machine()?.line(&backports)))?;
+    let option = format!("Dir::Etc::SourceList={}", sources.path().display());
+    apt(&["-o", &option, "update"])?;
+    apt(&[&["-o", &option, "install", "-y", "--no-install-recommends", "-t", &backports], packages].concat())?;
+    ensure!(
+        qemu_version().is_some_and(|version| version >= OLDEST_QEMU),
+        "QEMU {OLDEST_QEMU} or newer is needed, and neither {suite} nor {backports} has it"
+    );
+    Ok(())
 }
 
 fn install_rust_target() -> Result<()> {
@@ -113,11 +149,7 @@ const KEYRING: &str = "/usr/share/keyrings/debian-archive-keyring.gpg";
 impl Archive {
     /// Reads apt's configuration for the archive that the machine itself is made from.
     pub fn of_this_machine() -> Result<Self> {
-        let release = fs::read_to_string("/etc/os-release").context("reading /etc/os-release")?;
-        let suite = release
-            .lines()
-            .find_map(|line| line.strip_prefix("VERSION_CODENAME="))
-            .context("/etc/os-release names no VERSION_CODENAME: is this Debian?")?;
+        let suite = &suite_of_this_machine()?;
         for file in configuration_files()? {
             let text = fs::read_to_string(&file).with_context(|| format!("reading {}", file.display()))?;
             let found = match file.extension().and_then(|extension| extension.to_str()) {
@@ -138,6 +170,14 @@ impl Archive {
     }
 }
 
+const MAIN_CONFIGURATION: &str = "/etc/apt/sources.list";
+
+fn suite_of_this_machine() -> Result<String> {
+    let release = fs::read_to_string("/etc/os-release").context("reading /etc/os-release")?;
+    let name = release.lines().find_map(|line| line.strip_prefix("VERSION_CODENAME="));
+    Ok(name.context("/etc/os-release names no VERSION_CODENAME: is this Debian?")?.to_owned())
+}
+
 fn configuration_files() -> Result<Vec<PathBuf>> {
     let mut files = Vec::new();
     if let Ok(folder) = fs::read_dir("/etc/apt/sources.list.d") {
@@ -148,7 +188,7 @@ fn configuration_files() -> Result<Vec<PathBuf>> {
     let known = |path: &PathBuf| path.extension().is_some_and(|end| end == "sources" || end == "list");
     files.retain(known);
     files.sort();
-    let main = PathBuf::from("/etc/apt/sources.list");
+    let main = PathBuf::from(MAIN_CONFIGURATION);
     if main.exists() {
         files.push(main);
     }

@@ -6,7 +6,7 @@ use anyhow::Result;
 use vm_tests::progress::{say, seconds};
 use vm_tests::{Cluster, ClusterOptions, Image, Machine, MachineOptions, Packages, Parts};
 
-const LONG: Duration = Duration::from_secs(240);
+const LONG: Duration = Duration::from_secs(100);
 
 #[test]
 #[ignore = "shows that the harness works, with no agent in it"]

@@ -94,6 +94,8 @@ pub struct Https;
 impl Network for Https {
     async fn get(&self, request: Get) -> Result<Answer, Unreachable> {
         let other = |text: String| Unreachable { kind: UnreachableKind::Other, text };
+        // reqwest has no provider of its own; an error only says that there is one already.
+        let _ = rustls::crypto::ring::default_provider().install_default();
         let mut builder = reqwest::Client::builder()
             .no_proxy()
             .https_only(true)
@@ -145,8 +147,7 @@ fn unreachable(error: &reqwest::Error) -> Unreachable {
                 std::io::ErrorKind::TimedOut => kind = UnreachableKind::Timeout,
                 _ => {}
             }
-            // rustls' errors travel inside an io::Error, which is no `source` of it.
-            if let Some(tls) = io.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>()) {
+            if let Some(tls) = tls_error(io) {
                 kind = tls_kind(tls);
             }
         }
@@ -159,6 +160,12 @@ fn unreachable(error: &reqwest::Error) -> Unreachable {
         cause = inner.source();
     }
     Unreachable { kind, text }
+}
+
+/// rustls' error travels inside an io::Error, or inside one in another; it is no `source` of either.
+fn tls_error(error: &std::io::Error) -> Option<&rustls::Error> {
+    let inner = error.get_ref()?;
+    inner.downcast_ref().or_else(|| tls_error(inner.downcast_ref()?))
 }
 
 fn tls_kind(error: &rustls::Error) -> UnreachableKind {
@@ -204,3 +211,6 @@ impl Network for ScriptedNetwork {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;
