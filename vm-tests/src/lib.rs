@@ -15,6 +15,7 @@ pub mod packages;
 pub mod parts;
 pub mod process;
 pub mod progress;
+pub mod scene;
 
 pub use cache::Cache;
 pub use cluster::{Cluster, ClusterOptions};

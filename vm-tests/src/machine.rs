@@ -161,6 +161,13 @@ impl Machine {
         self.agent.run(script, left).with_context(|| format!("running in the machine: {script}"))
     }
 
+    /// Runs a script in a machine that another program left running, by the machine's folder.
+    pub fn ask(directory: &Path, script: &str, limit: Duration) -> Result<Output> {
+        let mut agent = GuestAgent::at(directory.join("agent.socket"));
+        agent.connect(Duration::from_secs(5))?;
+        agent.run(script, limit)
+    }
+
     /// Like [`Machine::run`], and anything but exit status 0 is an error; answers the standard output.
     pub fn check(&mut self, script: &str, limit: Duration) -> Result<String> {
         let output = self.run(script, limit)?;

@@ -98,6 +98,7 @@ impl Cluster {
     /// Waits until the node is Ready and its lease was renewed after this call.
     ///
     /// Ready alone proves nothing: the Node says it for most of a minute after its machine died.
+    /// After a reboot [`Cluster::wait_ready_in_boot`] knows more.
     pub fn wait_ready(&self, name: &str, limit: Duration) -> Result<Value> {
         let before = self.lease(name)?;
         wait_for(&format!("node {name} to be Ready with a renewed lease"), limit, || {
@@ -106,6 +107,17 @@ impl Cluster {
             };
             let renewed = self.lease(name)?.is_some_and(|lease| Some(lease) != before);
             Ok((renewed && is_ready(&node)).then_some(node))
+        })
+    }
+
+    /// Waits until the node is Ready and was reported by this very boot of its machine.
+    ///
+    /// A kubelet renews its lease before it reports its node, so for a moment after a reboot a
+    /// renewed lease stands beside the Ready of the boot before.
+    pub fn wait_ready_in_boot(&self, name: &str, boot_id: &str, limit: Duration) -> Result<Value> {
+        wait_for(&format!("node {name} to be Ready in boot {boot_id}"), limit, || {
+            let Some(node) = self.node(name)? else { return Ok(None) };
+            Ok((is_ready(&node) && node["status"]["nodeInfo"]["bootID"] == boot_id).then_some(node))
         })
     }
 }
