@@ -6,3 +6,6 @@ pub mod join;
 pub mod kernel;
 pub mod kubelet;
 pub mod node;
+
+#[cfg(test)]
+mod tests;

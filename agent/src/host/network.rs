@@ -94,6 +94,8 @@ pub struct Https;
 impl Network for Https {
     async fn get(&self, request: Get) -> Result<Answer, Unreachable> {
         let other = |text: String| Unreachable { kind: UnreachableKind::Other, text };
+        // reqwest has no provider of its own; an error only says that there is one already.
+        let _ = rustls::crypto::ring::default_provider().install_default();
         let mut builder = reqwest::Client::builder()
             .no_proxy()
             .https_only(true)
@@ -135,7 +137,9 @@ impl Network for Https {
 
 /// Finds out which way a request failed from the chain of its causes.
 fn unreachable(error: &reqwest::Error) -> Unreachable {
-    let text = causes(error);
+    // The outermost error only repeats the URL, which whoever asked knows.
+    let text = std::error::Error::source(error).map_or_else(|| causes(error), causes);
+    let text = text.trim_start_matches("client error (Connect): ").to_owned();
     let mut kind = if error.is_timeout() { UnreachableKind::Timeout } else { UnreachableKind::Other };
     let mut cause: Option<&(dyn std::error::Error + 'static)> = Some(error);
     while let Some(inner) = cause {
@@ -145,8 +149,7 @@ fn unreachable(error: &reqwest::Error) -> Unreachable {
                 std::io::ErrorKind::TimedOut => kind = UnreachableKind::Timeout,
                 _ => {}
             }
-            // rustls' errors travel inside an io::Error, which is no `source` of it.
-            if let Some(tls) = io.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>()) {
+            if let Some(tls) = tls_error(io) {
                 kind = tls_kind(tls);
             }
         }
@@ -159,6 +162,12 @@ fn unreachable(error: &reqwest::Error) -> Unreachable {
         cause = inner.source();
     }
     Unreachable { kind, text }
+}
+
+/// rustls' error travels inside an io::Error, or inside one in another; it is no `source` of either.
+fn tls_error(error: &std::io::Error) -> Option<&rustls::Error> {
+    let inner = error.get_ref()?;
+    inner.downcast_ref().or_else(|| tls_error(inner.downcast_ref()?))
 }
 
 fn tls_kind(error: &rustls::Error) -> UnreachableKind {
@@ -204,3 +213,6 @@ impl Network for ScriptedNetwork {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,22 +1,146 @@
-//! stub
-use crate::look::Look;
-use crate::step::*;
+//! A machine is a node of a cluster when it holds a certificate that the cluster gave it, and its kubelet runs.
+
+mod bootstrap_token;
+mod cluster_info;
+mod discovery;
+#[cfg(test)]
+mod fixtures;
+mod joined;
+mod kubeadm;
+mod kubelet_log;
+mod target;
+#[cfg(test)]
+mod tests;
+mod verdict;
+
+use std::time::{Duration, SystemTime};
+
 use anyhow::Result;
 use async_trait::async_trait;
-/// s
+
+use crate::host::apply::Failure;
+use crate::host::programs::Question;
+use crate::host::units::UnitState;
+use crate::look::Look;
+use crate::step::{Change, Finding, Stage, Status, Step, UnitVerb};
+use joined::{KUBELET_CONFIG, Membership};
+
+/// The kubelet's unit.
+const KUBELET: &str = "kubelet.service";
+
+/// Joins the configured cluster with a bootstrap token, and keeps the kubelet running afterwards.
 pub struct Join;
+
 #[async_trait(?Send)]
 impl Step for Join {
     fn name(&self) -> &'static str {
         "join"
     }
+
     fn purpose(&self) -> &'static str {
-        ""
+        "this machine is a node of the cluster"
     }
+
     fn stage(&self) -> Stage {
         Stage::Cluster
     }
-    async fn check(&self, _l: Look<'_>) -> Result<Status> {
-        Ok(Status::Ready(String::new()))
+
+    fn needs(&self) -> &'static [&'static str] {
+        &["hostname", "kernel", "containerd", "kubelet"]
+    }
+
+    /// All endpoints are asked at once; one that misbehaves at every stage takes this long.
+    fn limit(&self) -> Duration {
+        Duration::from_secs(60)
+    }
+
+    async fn check(&self, look: Look<'_>) -> Result<Status> {
+        if !target::is_wanted(look) {
+            return Ok(Status::Ready("not asked to join a cluster".to_owned()));
+        }
+        match joined::membership(look)? {
+            Membership::Member { until } => member(look, until).await,
+            Membership::Stranger { why, bad_certificate } => stranger(look, why, bad_certificate).await,
+        }
+    }
+
+    fn judge(&self, failure: &Failure) -> Option<Status> {
+        kubeadm::judge(failure)
+    }
+}
+
+/// Joined: the rest is up to the kubelet. Nothing is run and nobody is asked.
+async fn member(look: Look<'_>, until: SystemTime) -> Result<Status> {
+    let Some(unit) = look.unit(KUBELET).await? else {
+        return Ok(Status::Broken(Finding::new(
+            "kubelet-missing",
+            "This machine is a node of the cluster, but has no kubelet",
+            format!("systemd knows no {KUBELET}"),
+            "install the kubelet package of the cluster's version, e.g.: apt-get install kubelet",
+        )));
+    };
+    if !unit.is_running() && unit.cannot_start() {
+        return Ok(Status::Broken(diagnosis(look).await));
+    }
+    let mut changes = Vec::new();
+    let mut why = Vec::new();
+    if look.exists(kubeadm::DISCOVERY_FILE)? {
+        why.push("a bootstrap token is left in a file");
+        changes.push(Change::Remove { path: kubeadm::DISCOVERY_FILE.into(), secret: true });
+    }
+    if unit.file == "disabled" {
+        why.push("the kubelet would not start at the next boot");
+        changes.push(Change::Unit(UnitVerb::Enable, KUBELET.to_owned()));
+    }
+    if !unit.is_running() {
+        why.push("the kubelet does not run");
+        changes.push(Change::Unit(UnitVerb::Start, KUBELET.to_owned()));
+    }
+    if !changes.is_empty() {
+        return Ok(Status::pending(why.join(", "), changes));
+    }
+    let mut evidence = format!("client certificate valid until {}, kubelet active", joined::moment(until));
+    if target::skips_pins(look) {
+        evidence.push_str(target::UNVERIFIED);
+    }
+    Ok(Status::Ready(evidence))
+}
+
+/// Not joined: find an API server that proves itself, and let kubeadm do the rest.
+async fn stranger(look: Look<'_>, mut why: String, bad_certificate: bool) -> Result<Status> {
+    let target = match target::of(look)? {
+        Ok(target) => target,
+        Err(status) => return Ok(status),
+    };
+    let cluster = match discovery::discover(look, &target).await {
+        Ok(cluster) => cluster,
+        Err(observations) => return Ok(verdict::status(&observations, &target)),
+    };
+    // An earlier join may have failed for a reason that somebody has repaired since: say it, and try again.
+    let configured = look.read(KUBELET_CONFIG)?.is_some_and(|bytes| !joined::is_blank(&bytes));
+    if configured && look.unit(KUBELET).await?.is_some_and(|unit: UnitState| unit.cannot_start()) {
+        let finding = diagnosis(look).await;
+        why = format!("{why}; {finding}; {}", finding.remedy);
+    }
+    why = format!("{why}; {} accepts its token", cluster.endpoint);
+    for warning in &cluster.warnings {
+        why = format!("{why}; warning: {warning}");
+    }
+    if target.skip_pins {
+        why.push_str(target::UNVERIFIED);
+    }
+    Ok(Status::pending(why, kubeadm::changes(look, &target, &cluster, bad_certificate)?))
+}
+
+/// Why the kubelet cannot start, from its own log.
+async fn diagnosis(look: Look<'_>) -> Finding {
+    let question = Question::UnitLog { unit: KUBELET.to_owned(), lines: 60 };
+    match look.ask(question).await {
+        Ok(output) => kubelet_log::finding(kubelet_log::last_words(&output.stdout.lines().collect::<Vec<_>>()).as_deref()),
+        Err(error) => {
+            let mut finding = kubelet_log::finding(None);
+            finding.why = format!("{KUBELET} keeps failing, and its log cannot be read: {error:#}");
+            finding
+        }
     }
 }

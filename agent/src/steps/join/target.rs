@@ -1,0 +1,116 @@
+//! To join a cluster takes its address, a token that opens it, a pin that proves it, and a name.
+
+use anyhow::Result;
+
+use super::bootstrap_token::BootstrapToken;
+use super::verdict::NEW_TOKEN;
+use crate::config::{ClusterKind, Role, Secret};
+use crate::look::Look;
+use crate::step::{Finding, Status};
+
+/// Where to join, and as whom.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Target {
+    /// API servers, e.g. `https://10.0.0.10:6443`, in the order of the configuration.
+    pub endpoints: Vec<String>,
+    /// The bootstrap token.
+    pub token: BootstrapToken,
+    /// `sha256:…` of the CA's public key; any one of them will do.
+    pub pins: Vec<String>,
+    /// Believe any CA.
+    pub skip_pins: bool,
+    /// The node's name.
+    pub name: String,
+    /// This machine's id.
+    pub machine_id: String,
+    /// containerd's socket.
+    pub runtime_socket: String,
+}
+
+/// What the evidence says for ever after a join without a pin.
+pub const UNVERIFIED: &str = "; warning: the cluster's CA was not verified (cluster.unsafe-skip-ca-verification): whoever controls the network controls this node";
+
+/// Whether the configuration wants the agent to join this machine. An observed node is somebody else's to join.
+pub fn is_wanted(look: Look<'_>) -> bool {
+    look.config.cluster.kind == ClusterKind::Kubeadm && look.config.node.role != Role::Observed
+}
+
+/// Whether the configuration gives up the proof of the cluster's identity.
+pub fn skips_pins(look: Look<'_>) -> bool {
+    look.config.cluster.unsafe_skip_ca_verification
+}
+
+/// From the configuration. What is missing there is a status that names the key.
+pub fn of(look: Look<'_>) -> Result<Result<Target, Status>> {
+    let cluster = &look.config.cluster;
+    if let Some(finding) = incomplete(look) {
+        return Ok(Err(Status::Broken(finding)));
+    }
+    let name = match crate::identity::node_name(look.config, look.facts) {
+        Ok(name) => name,
+        Err(finding) => return Ok(Err(Status::Broken(finding))),
+    };
+    let token = match token(look)? {
+        Ok(token) => token,
+        Err(status) => return Ok(Err(status)),
+    };
+    let mut endpoints: Vec<String> = Vec::new();
+    for endpoint in cluster.endpoints.iter().map(ToString::to_string) {
+        if !endpoints.contains(&endpoint) {
+            endpoints.push(endpoint);
+        }
+    }
+    Ok(Ok(Target {
+        endpoints,
+        token,
+        pins: cluster.ca_cert_hashes.iter().map(ToString::to_string).collect(),
+        skip_pins: skips_pins(look),
+        name,
+        machine_id: look.facts.machine_id.clone(),
+        runtime_socket: look.config.containerd.socket.display().to_string(),
+    }))
+}
+
+/// All keys that a join needs and the configuration lacks.
+fn incomplete(look: Look<'_>) -> Option<Finding> {
+    let missing = look.config.missing_for_join();
+    if missing.is_empty() {
+        return None;
+    }
+    let keys: Vec<&str> = missing.iter().map(|missing| missing.key).collect();
+    let remedies: Vec<String> = missing.iter().map(|missing| missing.remedy.clone()).collect();
+    let ask = "on a control plane node, kubeadm token create --print-join-command tells all of them";
+    Some(Finding::new(
+        "join-not-configured",
+        "The configuration does not say how to join the cluster",
+        format!("not given: {}", keys.join(", ")),
+        format!("in /etc/gpuk/agent.toml: {}; {ask}", remedies.join("; ")),
+    ))
+}
+
+/// The token from the configuration, or from the file that it names.
+fn token(look: Look<'_>) -> Result<Result<BootstrapToken, Status>> {
+    let cluster = &look.config.cluster;
+    let (found, source) = match (&cluster.token, &cluster.token_file) {
+        (Some(token), _) => (Some(token.clone()), "cluster.token".to_owned()),
+        (None, Some(path)) => (look.text(path)?.map(Secret::new), path.display().to_string()),
+        (None, None) => (None, "cluster.token".to_owned()),
+    };
+    // Whoever provides the file may not have done so yet.
+    let Some(found) = found.filter(|token| !token.expose().trim().is_empty()) else {
+        return Ok(Err(Status::Waiting(Finding::new(
+            "token-missing",
+            "The bootstrap token is not there yet",
+            format!("{source} is missing or empty"),
+            format!("{NEW_TOKEN}; expected in {source}"),
+        ))));
+    };
+    Ok(BootstrapToken::parse(&found).ok_or_else(|| {
+        Status::Broken(Finding::new(
+            "token-malformed",
+            "What should be the bootstrap token is none",
+            format!("{source} does not hold six characters, a dot and sixteen characters of a-z 0-9"),
+            NEW_TOKEN,
+        ))
+    }))
+}

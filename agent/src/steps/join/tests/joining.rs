@@ -1,0 +1,188 @@
+//! From what a machine holds of a join to what is still to be done.
+
+use super::super::fixtures::{NODE_CERTIFICATE, NODE_KEY, OTHER_KEY};
+use super::super::joined::{AUTHORITY, CERTIFICATE, KUBELET_CONFIG, KUBELET_FLAGS};
+use super::super::kubeadm::DISCOVERY_FILE;
+use super::*;
+use crate::host::cluster::KUBELET_KUBECONFIG;
+use crate::step::UnitVerb;
+
+/// After `kubeadm join`; nothing needs to be asked.
+fn joined() -> Machine {
+    let mut machine = Machine::fresh(&[A]);
+    machine.offline = true;
+    machine.kubelet.active = "active".to_owned();
+    machine.write(CERTIFICATE, &format!("{NODE_CERTIFICATE}{NODE_KEY}"));
+    for path in [KUBELET_KUBECONFIG, AUTHORITY, KUBELET_CONFIG, KUBELET_FLAGS] {
+        machine.write(path, "something\n");
+    }
+    machine
+}
+
+/// The same, where the API server answers.
+fn damaged(path: &str, contents: &str) -> Machine {
+    let mut machine = joined().with(A, Server::good());
+    machine.offline = false;
+    machine.write(path, contents);
+    machine
+}
+
+fn words(changes: &[Change]) -> Vec<String> {
+    changes.iter().map(ToString::to_string).collect()
+}
+
+#[tokio::test]
+async fn a_joined_node_is_ready_without_any_question() {
+    let Status::Ready(evidence) = joined().check().await else { panic!("not ready") };
+    assert_eq!(evidence, "client certificate valid until 2027-01-01T00:00:00Z, kubelet active");
+    let skipping = joined().set("cluster.ca-cert-hashes", None).set("cluster.unsafe-skip-ca-verification", Some("true"));
+    let Status::Ready(evidence) = skipping.check().await else { panic!("not ready") };
+    assert!(evidence.contains("warning"), "{evidence}");
+}
+
+#[tokio::test]
+async fn a_joined_nodes_kubelet_is_started_and_enabled() {
+    let mut machine = joined();
+    machine.kubelet.active = "inactive".to_owned();
+    machine.kubelet.file = "disabled".to_owned();
+    let (_, changes) = machine.pending().await;
+    let kubelet = KUBELET.to_owned();
+    assert_eq!(changes, [Change::Unit(UnitVerb::Enable, kubelet.clone()), Change::Unit(UnitVerb::Start, kubelet)]);
+    let machine = joined();
+    machine.write(DISCOVERY_FILE, "token");
+    let (_, changes) = machine.pending().await;
+    assert_eq!(changes, [Change::Remove { path: DISCOVERY_FILE.into(), secret: true }]);
+}
+
+#[tokio::test]
+async fn a_joined_nodes_kubelet_that_cannot_start_says_why() {
+    let mut machine = joined();
+    machine.kubelet.active = "activating".to_owned();
+    machine.kubelet.sub = "auto-restart".to_owned();
+    machine.log = r#"E1 1 run.go:72] "command failed" err="unable to load client CA file /x.crt: no such file""#.to_owned();
+    let finding = machine.broken().await;
+    assert_eq!(finding.code, "kubelet-cannot-start");
+    assert!(finding.why.contains("/x.crt"), "{}", finding.why);
+}
+
+#[tokio::test(start_paused = true)]
+async fn empty_files_of_a_power_cut_are_no_join() {
+    for path in [KUBELET_KUBECONFIG, AUTHORITY, KUBELET_CONFIG, KUBELET_FLAGS] {
+        for contents in ["", "\n", "\0\0\0\0"] {
+            let (why, changes) = damaged(path, contents).pending().await;
+            assert!(why.contains(&format!("{path} is empty")), "{why}");
+            // The good certificate stays: the kubelet uses it again.
+            assert!(!words(&changes).contains(&format!("remove {CERTIFICATE}")), "{changes:?}");
+        }
+    }
+    let (why, changes) = damaged(CERTIFICATE, "").pending().await;
+    assert!(why.contains(&format!("{CERTIFICATE} is empty")), "{why}");
+    assert_eq!(changes[0], Change::Remove { path: CERTIFICATE.into(), secret: true });
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_certificate_without_its_key_or_out_of_date_is_moved_aside() {
+    let cut = &NODE_CERTIFICATE[..200];
+    for (contents, words) in [
+        (NODE_CERTIFICATE.to_owned(), "no private key"),
+        (cut.to_owned(), "is damaged"),
+        (format!("{NODE_CERTIFICATE}{OTHER_KEY}"), "belongs to another certificate"),
+        (NODE_KEY.to_owned(), "no certificate"),
+    ] {
+        let (why, changes) = damaged(CERTIFICATE, &contents).pending().await;
+        assert!(why.contains(words), "{why}");
+        assert_eq!(changes[0], Change::Remove { path: CERTIFICATE.into(), secret: true });
+    }
+    let mut expired = damaged(KUBELET_FLAGS, "flags");
+    expired.now = 1_800_000_000;
+    expired.servers[0].1.ahead = 1_800_000_000 - i64::try_from(NOW).unwrap();
+    let (why, changes) = expired.pending().await;
+    assert!(why.contains("expired at 2027-01-01T00:00:00Z"), "{why}");
+    assert_eq!(changes[0], Change::Remove { path: CERTIFICATE.into(), secret: true });
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_fresh_machine_runs_kubeadm_with_a_discovery_file() {
+    let (_, changes) = Machine::fresh(&[A]).with(A, Server::good()).pending().await;
+    assert_eq!(
+        words(&changes),
+        [
+            "run mkdir -p /etc/kubernetes/manifests",
+            "write /run/gpuk-agent/join/discovery.conf",
+            "write /run/gpuk-agent/join/kubeadm.conf",
+            "run kubeadm join --config /run/gpuk-agent/join/kubeadm.conf",
+            "sync file systems",
+            "remove /run/gpuk-agent/join/discovery.conf",
+        ]
+    );
+    let Change::Write { contents, mode: 0o600, .. } = &changes[1] else { panic!("{:?}", changes[1]) };
+    let file: Value = serde_json::from_slice(&contents.bytes).unwrap();
+    assert_eq!(file["clusters"][0]["cluster"]["server"], A);
+    assert_eq!(file["users"][0]["user"]["token"], TOKEN);
+    assert_eq!(file["contexts"][0]["name"], file["current-context"]);
+    let Change::Write { contents, .. } = &changes[2] else { panic!("{:?}", changes[2]) };
+    let file: Value = serde_json::from_slice(&contents.bytes).unwrap();
+    assert_eq!(file["nodeRegistration"]["name"], "gpu-1");
+    assert_eq!(file["nodeRegistration"]["criSocket"], "unix:///run/containerd/containerd.sock");
+    assert_eq!(file["discovery"]["file"]["kubeConfigPath"], DISCOVERY_FILE);
+    let Change::Run(command) = &changes[3] else { panic!("{:?}", changes[3]) };
+    assert_eq!(command.watched_unit.as_deref(), Some(KUBELET));
+}
+
+#[tokio::test(start_paused = true)]
+async fn no_secret_is_shown() {
+    let machine = Machine::fresh(&[A]).with(A, Server::good());
+    let status = machine.check().await;
+    let (why, changes) = machine.pending().await;
+    let shown = format!("{status:?} {why} {}", words(&changes).join(" "));
+    assert!(!shown.contains(SECRET), "{shown}");
+    let mut refused = Server::good();
+    refused.sign_with("abcdef.fedcba9876543210");
+    let shown = format!("{:?}", Machine::fresh(&[A]).with(A, refused).check().await);
+    assert!(shown.contains("abcdef") && !shown.contains(SECRET), "{shown}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_kubeadm_would_not_replace_goes_first() {
+    let (_, changes) = damaged(AUTHORITY, "").pending().await;
+    let first = ["remove /etc/kubernetes/kubelet.conf", "remove /etc/kubernetes/pki/ca.crt"];
+    assert_eq!(words(&changes)[..2], first);
+    let (_, changes) = damaged(KUBELET_CONFIG, "").pending().await;
+    assert_eq!(words(&changes)[..2], first, "the CA of another cluster");
+    let same = damaged(KUBELET_CONFIG, "");
+    same.write(AUTHORITY, super::super::fixtures::CA);
+    assert!(!words(&same.pending().await.1).contains(&first[1].to_owned()));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_join_whose_kubelet_could_not_start_says_why_and_tries_again() {
+    let mut machine = Machine::fresh(&[A]).with(A, Server::good());
+    machine.write(KUBELET_CONFIG, "kind: KubeletConfiguration\n");
+    machine.kubelet.sub = "auto-restart".to_owned();
+    machine.log = r#"E1 1 run.go:72] "command failed" err="unable to load client CA file /x.crt: no such file""#.to_owned();
+    let (why, changes) = machine.pending().await;
+    assert!(why.contains("/x.crt") && why.contains("edit configmap kubelet-config"), "{why}");
+    assert!(words(&changes).iter().any(|change| change.starts_with("run kubeadm join")), "{changes:?}");
+}
+
+#[tokio::test]
+async fn what_is_not_configured_is_named() {
+    let finding = Machine::fresh(&[A]).set("cluster.endpoints", None).broken().await;
+    assert!(finding.why.contains("cluster.endpoints"), "{finding:?}");
+    let finding = Machine::fresh(&[A]).set("cluster.token", None).set("cluster.ca-cert-hashes", None).broken().await;
+    assert!(finding.why.contains("cluster.token") && finding.remedy.contains("ca-cert-hashes"), "{finding:?}");
+    let nothing = Machine::fresh(&[A]).set("cluster.kind", Some("none")).check().await;
+    assert_eq!(nothing, Status::Ready("not asked to join a cluster".to_owned()));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_token_file_may_come_later() {
+    let machine = Machine::fresh(&[A]).with(A, Server::good());
+    let machine = machine.set("cluster.token", None).set("cluster.token-file", Some("/run/token"));
+    assert_eq!(machine.waiting().await.code, "token-missing");
+    machine.write("/run/token", "not a token\n");
+    let finding = machine.broken().await;
+    assert!(finding.code == "token-malformed" && !format!("{finding:?}").contains("not a token"), "{finding:?}");
+    machine.write("/run/token", &format!("{TOKEN}\n"));
+    machine.pending().await;
+}
