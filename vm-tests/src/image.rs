@@ -102,6 +102,9 @@ impl Image {
                 fs::remove_dir_all(&root).with_context(|| format!("removing {}", root.display()))
             })
         })?;
+        for (kind, keep) in [("debian", 2), ("image", 3)] {
+            cache.prune(&format!("{kind}-{}", suite.name()), keep)?;
+        }
         Ok(Self { cache: cache.clone(), disk: directory.join("disk.ext4"), kernel: directory.join("vmlinuz") })
     }
 

@@ -241,8 +241,9 @@ fn import_pause(root: &Path) -> Result<()> {
     })?;
     ctr(&["images", "import", "/run/import/pause.tar"])?;
     server.kill()?;
-    for folder in [folder, root.join("run/containerd")] {
-        fs::remove_dir_all(&folder).with_context(|| format!("removing {}", folder.display()))?;
+    // Version 1.7 leaves one of its own beside the one that was asked for.
+    for folder in [folder, root.join("run/containerd")].iter().filter(|folder| folder.exists()) {
+        fs::remove_dir_all(folder).with_context(|| format!("removing {}", folder.display()))?;
     }
     fs::remove_file(&log).with_context(|| format!("removing {}", log.display()))
 }
