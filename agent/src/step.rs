@@ -263,6 +263,8 @@ pub enum UnitVerb {
     Start,
     /// Stop it, start it.
     Restart,
+    /// Stop it, and forget that it failed.
+    Stop,
     /// Start it at every boot.
     Enable,
     /// Read all unit files again (the unit's name is ignored).
@@ -275,6 +277,7 @@ impl UnitVerb {
         match self {
             Self::Start => "start",
             Self::Restart => "restart",
+            Self::Stop => "stop",
             Self::Enable => "enable",
             Self::Reload => "daemon-reload for",
         }

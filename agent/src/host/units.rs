@@ -143,19 +143,24 @@ impl Units for Systemd {
         let method = match verb {
             UnitVerb::Start => "StartUnit",
             UnitVerb::Restart => "RestartUnit",
+            UnitVerb::Stop => "StopUnit",
             UnitVerb::Reload => return self.manager("Reload", &()).await.map(drop),
             UnitVerb::Enable => {
                 self.manager("EnableUnitFiles", &(&[unit][..], false, true)).await?;
                 return self.manager("Reload", &()).await.map(drop);
             }
         };
-        // systemd forgets a crash loop's start limit only when told to; an error here means there was none.
-        let _ = self.manager("ResetFailedUnit", &(unit,)).await;
+        if verb != UnitVerb::Stop {
+            self.forget_failure(unit).await?;
+        }
         let answer = self.manager(method, &(unit, "replace")).await?;
         let job: OwnedObjectPath = answer.body().deserialize()?;
         tokio::time::timeout(limit, self.end_of(&job))
             .await
             .with_context(|| format!("{} {unit}: systemd's job had not ended after {} s", verb.word(), limit.as_secs()))??;
+        if verb == UnitVerb::Stop {
+            return self.forget_failure(unit).await;
+        }
         match self.state(unit).await? {
             Some(state) if state.active == "failed" => {
                 bail!("{} {unit}: the unit failed (exit status {}); see journalctl -u {unit}", verb.word(), state.exit_status)
@@ -167,6 +172,14 @@ impl Units for Systemd {
 }
 
 impl Systemd {
+    /// Clears a crash loop's start limit, which systemd forgets only when told to. A unit that has none loaded has nothing to forget.
+    async fn forget_failure(&self, unit: &str) -> Result<()> {
+        if self.state(unit).await?.is_some_and(|state| state.active == "failed") {
+            self.manager("ResetFailedUnit", &(unit,)).await?;
+        }
+        Ok(())
+    }
+
     /// A job's object disappears when the job has ended.
     async fn end_of(&self, job: &OwnedObjectPath) -> Result<()> {
         let mut pause = Duration::from_millis(2);
@@ -205,6 +218,7 @@ impl Units for ScriptedUnits {
         if let Some(state) = self.units.borrow_mut().get_mut(unit) {
             match verb {
                 UnitVerb::Start | UnitVerb::Restart => state.active = "active".to_owned(),
+                UnitVerb::Stop => state.active = "inactive".to_owned(),
                 UnitVerb::Enable => state.file = "enabled".to_owned(),
                 UnitVerb::Reload => {}
             }
