@@ -265,7 +265,7 @@ pub enum UnitVerb {
     Restart,
     /// Stop it, and forget that it failed.
     Stop,
-    /// Start it at every boot.
+    /// Start it at every boot (systemd reads all unit files again on the way).
     Enable,
     /// Read all unit files again (the unit's name is ignored).
     Reload,

@@ -69,6 +69,9 @@ const UNIT: &str = "org.freedesktop.systemd1.Unit";
 const SERVICE: &str = "org.freedesktop.systemd1.Service";
 const ASK_LIMIT: Duration = Duration::from_secs(5);
 
+/// Reading all unit files again runs every generator: seconds on a slow machine.
+const RELOAD_LIMIT: Duration = Duration::from_secs(60);
+
 impl Systemd {
     /// Connects at the first question. `running` is false for an image, where there is no systemd to ask.
     pub fn new(running: bool) -> Self {
@@ -86,13 +89,15 @@ impl Systemd {
             .context("connecting to the system bus (/run/dbus/system_bus_socket); is dbus running?")
     }
 
-    async fn manager<B>(&self, method: &str, body: &B) -> Result<zbus::Message>
+    async fn manager<B>(&self, method: &str, body: &B, limit: Duration) -> Result<zbus::Message>
     where
         B: serde::Serialize + zbus::zvariant::DynamicType,
     {
         let bus = self.bus().await?;
         let call = bus.call_method(Some(DESTINATION), MANAGER_PATH, Some(MANAGER), method, body);
-        let answer = tokio::time::timeout(ASK_LIMIT, call).await.with_context(|| format!("systemd did not answer {method}"))?;
+        let answer = tokio::time::timeout(limit, call)
+            .await
+            .with_context(|| format!("systemd did not answer {method} in {} s", limit.as_secs()))?;
         answer.with_context(|| format!("systemd refused {method}"))
     }
 
@@ -108,7 +113,7 @@ impl Systemd {
 #[async_trait(?Send)]
 impl Units for Systemd {
     async fn state(&self, unit: &str) -> Result<Option<UnitState>> {
-        let answer = self.manager("LoadUnit", &(unit,)).await?;
+        let answer = self.manager("LoadUnit", &(unit,), ASK_LIMIT).await?;
         let path: OwnedObjectPath = answer.body().deserialize()?;
         let mut unit_properties = self.properties(&path, UNIT).await?;
         let text = |properties: &mut BTreeMap<String, OwnedVariant>, key: &str| -> String {
@@ -144,16 +149,16 @@ impl Units for Systemd {
             UnitVerb::Start => "StartUnit",
             UnitVerb::Restart => "RestartUnit",
             UnitVerb::Stop => "StopUnit",
-            UnitVerb::Reload => return self.manager("Reload", &()).await.map(drop),
+            UnitVerb::Reload => return self.manager("Reload", &(), RELOAD_LIMIT).await.map(drop),
             UnitVerb::Enable => {
-                self.manager("EnableUnitFiles", &(&[unit][..], false, true)).await?;
-                return self.manager("Reload", &()).await.map(drop);
+                self.manager("EnableUnitFiles", &(&[unit][..], false, true), RELOAD_LIMIT).await?;
+                return self.manager("Reload", &(), RELOAD_LIMIT).await.map(drop);
             }
         };
         if verb != UnitVerb::Stop {
             self.forget_failure(unit).await?;
         }
-        let answer = self.manager(method, &(unit, "replace")).await?;
+        let answer = self.manager(method, &(unit, "replace"), ASK_LIMIT).await?;
         let job: OwnedObjectPath = answer.body().deserialize()?;
         tokio::time::timeout(limit, self.end_of(&job))
             .await
@@ -175,7 +180,7 @@ impl Systemd {
     /// Clears a crash loop's start limit, which systemd forgets only when told to. A unit that has none loaded has nothing to forget.
     async fn forget_failure(&self, unit: &str) -> Result<()> {
         if self.state(unit).await?.is_some_and(|state| state.active == "failed") {
-            self.manager("ResetFailedUnit", &(unit,)).await?;
+            self.manager("ResetFailedUnit", &(unit,), ASK_LIMIT).await?;
         }
         Ok(())
     }

@@ -151,7 +151,7 @@ async fn what_kubeadm_would_not_replace_goes_first() {
     assert_eq!(words(&changes)[..3], first, "the CA of another cluster");
     let same = damaged(KUBELET_CONFIG, "");
     same.write(AUTHORITY, super::super::fixtures::CA);
-    assert!(!words(&same.pending().await.1).contains(&first[1].to_owned()));
+    assert!(!words(&same.pending().await.1).contains(&first[2].to_owned()));
 }
 
 #[tokio::test(start_paused = true)]
