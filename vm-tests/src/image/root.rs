@@ -38,6 +38,8 @@ const FILES: &[(&str, &str)] = &[
 const MASKED: &[&str] = &[
     "apt-daily-upgrade.timer",
     "apt-daily.timer",
+    "dev-hugepages.mount",
+    "dev-mqueue.mount",
     "dpkg-db-backup.timer",
     "e2scrub_all.timer",
     "e2scrub_reap.service",
@@ -45,11 +47,17 @@ const MASKED: &[&str] = &[
     "getty@tty1.service",
     "ldconfig.service",
     "man-db.timer",
+    "modprobe@configfs.service",
     "modprobe@drm.service",
     "modprobe@efi_pstore.service",
     "modprobe@fuse.service",
     "serial-getty@ttyS0.service",
     "sys-fs-fuse-connections.mount",
+    "sys-kernel-config.mount",
+    "sys-kernel-debug.mount",
+    "sys-kernel-tracing.mount",
+    "systemd-ask-password-console.path",
+    "systemd-ask-password-wall.path",
     "systemd-binfmt.service",
     "systemd-firstboot.service",
     "systemd-hibernate-clear.service",
@@ -61,7 +69,28 @@ const MASKED: &[&str] = &[
     "systemd-pstore.service",
     "systemd-tpm2-setup-early.service",
     "systemd-tpm2-setup.service",
+    "systemd-udev-load-credentials.service",
     "systemd-update-done.service",
+];
+
+/// Rules of udev for hardware that no test machine has: each device event runs through all of them.
+const UNUSED_RULES: &[&str] = &[
+    "60-autosuspend",
+    "60-evdev",
+    "60-fido-id",
+    "60-input-id",
+    "60-persistent-alsa",
+    "60-persistent-input",
+    "60-persistent-storage-mtd",
+    "60-persistent-storage-tape",
+    "60-persistent-v4l",
+    "60-sensor",
+    "70-camera",
+    "70-joystick",
+    "70-mouse",
+    "70-touchpad",
+    "75-probe_mtd",
+    "78-sound-card",
 ];
 
 /// Units that Debian leaves to the administrator.
@@ -149,6 +178,9 @@ pub(super) fn customize(root: &Path, programs: &[PathBuf]) -> Result<()> {
     let units = root.join("etc/systemd/system");
     for unit in MASKED {
         link("/dev/null", &units.join(unit))?;
+    }
+    for rule in UNUSED_RULES {
+        link("/dev/null", &root.join(format!("etc/udev/rules.d/{rule}.rules")))?;
     }
     for (target, unit) in WANTED {
         link(&format!("/usr/lib/systemd/system/{unit}"), &units.join(format!("{target}.wants")).join(unit))?;
