@@ -100,7 +100,7 @@ pub static KEYS: &[Key] = &[
     },
     Key {
         kind: Kind::List("API servers, each https://HOST[:PORT], an IPv6 address in brackets", typed::<Endpoint>),
-        documentation: "API servers to join through, tried in this order; port 6443 where none is given.",
+        documentation: "API servers to join through, asked all at once; port 6443 where none is given.",
         ..key("cluster", "endpoints", "[\"https://api.example.com:6443\"]")
     },
     Key {
