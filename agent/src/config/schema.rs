@@ -219,7 +219,7 @@ pub static KEYS: &[Key] = &[
     Key {
         kind: Kind::Boolean,
         default: Some("true"),
-        documentation: "Reports the state of the GPUs as a condition of the node.",
+        documentation: "Tells the cluster whether every step holds, as the Node condition NodeBootstrapped.",
         ..key("report", "node-condition", "true")
     },
 ];
