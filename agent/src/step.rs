@@ -263,7 +263,9 @@ pub enum UnitVerb {
     Start,
     /// Stop it, start it.
     Restart,
-    /// Start it at every boot.
+    /// Stop it, and forget that it failed.
+    Stop,
+    /// Start it at every boot (systemd reads all unit files again on the way).
     Enable,
     /// Read all unit files again (the unit's name is ignored).
     Reload,
@@ -275,6 +277,7 @@ impl UnitVerb {
         match self {
             Self::Start => "start",
             Self::Restart => "restart",
+            Self::Stop => "stop",
             Self::Enable => "enable",
             Self::Reload => "daemon-reload for",
         }

@@ -5,12 +5,15 @@
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
-/// The agent's program, built from this tree.
+/// The agent's program: the one that `GPUK_AGENT` names, else built from this tree.
 pub fn agent() -> PathBuf {
     use std::sync::OnceLock;
     static BUILT: OnceLock<PathBuf> = OnceLock::new();
     BUILT
         .get_or_init(|| {
+            if let Some(path) = std::env::var_os("GPUK_AGENT").filter(|path| !path.is_empty()) {
+                return path.into();
+            }
             let built = Command::new(env!("CARGO")).args(["build", "--quiet", "--package", "gpuk-agent"]).status().unwrap();
             assert!(built.success(), "cargo build --package gpuk-agent failed");
             // target/debug/deps/TEST → target/debug/gpuk-agent
@@ -42,18 +45,34 @@ pub fn run(root: &Path, words: &[&str]) -> Ran {
     Command::new(agent()).arg("--root").arg(root).args(words).env_clear().output().unwrap().into()
 }
 
-/// A root with the few files of a Debian image that the steps look at.
+/// The few files of a Debian image that the steps look at. containerd is known by its package and is configured already.
+const IMAGE: &[(&str, &str)] = &[
+    ("etc/os-release", "ID=debian\nVERSION_ID=13\nPRETTY_NAME=\"Debian GNU/Linux 13\"\n"),
+    ("etc/hostname", "localhost\n"),
+    ("etc/hosts", "127.0.0.1 localhost\n"),
+    ("etc/fstab", "/dev/sda1 / ext4 defaults 0 1\n/swapfile none swap sw 0 0\n"),
+    ("usr/lib/systemd/system/kubelet.service", "[Service]\nExecStart=/usr/bin/kubelet\n"),
+    ("usr/bin/containerd", ""),
+    ("var/lib/dpkg/status", "Package: containerd\nStatus: install ok installed\nVersion: 1.7.24~ds1-6\n\n"),
+    ("var/lib/dpkg/info/containerd.list", "/usr/bin/containerd\n"),
+    (
+        "etc/containerd/config.toml",
+        "version = 2\n[plugins.\"io.containerd.grpc.v1.cri\".containerd.runtimes.runc]\nruntime_type = \"io.containerd.runc.v2\"\n\
+         [plugins.\"io.containerd.grpc.v1.cri\".containerd.runtimes.runc.options]\nSystemdCgroup = true\n",
+    ),
+];
+
+/// Puts the files of a Debian image below `root`.
+pub fn put_image(root: &Path) {
+    for (path, text) in IMAGE {
+        write(root, path, text);
+    }
+}
+
+/// A temporary root with the files of a Debian image.
 pub fn image_root() -> tempfile::TempDir {
     let root = tempfile::tempdir().unwrap();
-    for (path, text) in [
-        ("etc/os-release", "ID=debian\nVERSION_ID=13\nPRETTY_NAME=\"Debian GNU/Linux 13\"\n"),
-        ("etc/hostname", "localhost\n"),
-        ("etc/hosts", "127.0.0.1 localhost\n"),
-        ("etc/fstab", "/dev/sda1 / ext4 defaults 0 1\n/swapfile none swap sw 0 0\n"),
-        ("usr/lib/systemd/system/kubelet.service", "[Service]\nExecStart=/usr/bin/kubelet\n"),
-    ] {
-        write(root.path(), path, text);
-    }
+    put_image(root.path());
     root
 }
 

@@ -92,6 +92,8 @@ fn in_mount_namespace(root: &std::path::Path, script: &str) -> Ran {
     let command = format!("set -e; mount --make-rprivate /; {script}");
     Command::new("unshare")
         .args(["--mount", "sh", "-c", &command])
+        .env_clear()
+        .env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin")
         .env("ROOT", root)
         .env("AGENT", agent())
         .output()

@@ -164,6 +164,8 @@ pub struct Break {
     pub fault: &'static str,
     /// What `gpuk-agent doctor` must say.
     pub verdict: &'static str,
+    /// What its remedy must tell people to type.
+    pub remedy: &'static str,
     prepare: fn(&Cluster, &mut WayIn) -> Result<()>,
 }
 
@@ -173,6 +175,7 @@ pub const BREAKS: &[Break] = &[
         name: "bad-token",
         fault: "the configured bootstrap token is well formed, but the cluster does not know it",
         verdict: "token has expired or never existed",
+        remedy: "kubeadm token create --print-join-command",
         prepare: |_, way_in| {
             "zzzzzz.0123456789abcdef".clone_into(&mut way_in.token);
             Ok(())
@@ -182,6 +185,7 @@ pub const BREAKS: &[Break] = &[
         name: "wrong-pin",
         fault: "the configured pin is not the one of the cluster's CA",
         verdict: "is not the pinned one",
+        remedy: "openssl x509 -pubkey -noout -in /etc/kubernetes/pki/ca.crt",
         prepare: |_, way_in| {
             way_in.pin = format!("sha256:{}", "0123456789abcdef".repeat(4));
             Ok(())
@@ -191,6 +195,7 @@ pub const BREAKS: &[Break] = &[
         name: "endpoint-down",
         fault: "nothing listens at the configured endpoint",
         verdict: "cannot be reached",
+        remedy: "curl -k https://",
         prepare: |_, way_in| {
             let listener = std::net::TcpListener::bind(("127.0.0.1", 0))?;
             way_in.endpoint = format!("https://{}:{}", crate::machine::HOST, listener.local_addr()?.port());
@@ -201,6 +206,7 @@ pub const BREAKS: &[Break] = &[
         name: "kubelet-cannot-start",
         fault: "the cluster's kubelet-config names a client CA file that no node has",
         verdict: "client CA file",
+        remedy: "kubectl -n kube-system edit configmap kubelet-config",
         prepare: |cluster, _| cluster.configure_kubelets("clientCAFile", "/etc/kubernetes/pki/no-such-ca.crt"),
     },
 ];
@@ -233,7 +239,7 @@ impl Break {
             }
             let output = doctor(machine)?;
             last = format!("exit status {}\n{}{}", output.code, output.stdout, output.stderr);
-            let named = output.code != 0 && output.stdout.contains(self.verdict);
+            let named = output.code != 0 && output.stdout.contains(self.verdict) && output.stdout.contains(self.remedy);
             Ok(named.then_some(output))
         });
         wait.with_context(|| format!("the last answer was\n{last}"))

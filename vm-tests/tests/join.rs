@@ -24,6 +24,12 @@ fn a_blank_machine_joins_and_a_second_run_and_a_reboot_change_nothing() -> Resul
         machine.check(WATCH_KUBEADM, SHORT)?;
 
         second_run(machine)?;
+        seed_disk_without_cloud_init(machine)?;
+        // Figures to read, in an emulated machine many times slower than a real one; `tests/bench` has the goals.
+        let figures = "systemctl show gpuk-agent -p CPUUsageNSec -p MemoryCurrent; grep VmRSS /proc/$(systemctl show gpuk-agent -p MainPID --value)/status; \
+            time gpuk-agent up > /dev/null";
+        let output = machine.run(figures, SHORT)?;
+        say(format_args!("{}{}", output.stdout, output.stderr));
 
         machine.reboot(LIMIT)?;
         let boot = machine.boot_id(SHORT)?;
@@ -34,6 +40,17 @@ fn a_blank_machine_joins_and_a_second_run_and_a_reboot_change_nothing() -> Resul
         ensure!(started.is_empty(), "kubeadm was started on a machine that had joined: {started}");
         Ok(())
     })
+}
+
+/// Where cloud-init left nothing, the agent reads the seed disk itself, and nobody sees it mounted.
+fn seed_disk_without_cloud_init(machine: &mut Machine) -> Result<()> {
+    let data = "/run/cloud-init/instance-data.json";
+    machine.check(&format!("mv {data} {data}.aside"), SHORT)?;
+    let doctor = machine.run("gpuk-agent doctor; grep cidata /proc/mounts", SHORT)?;
+    machine.check(&format!("mv {data}.aside {data}"), SHORT)?;
+    let read = doctor.stdout.contains("i-join, from meta-data on /dev/disk/by-label/cidata");
+    ensure!(read && doctor.stdout.contains("is healthy"), "the seed disk was not read:\n{}{}", doctor.stdout, doctor.stderr);
+    Ok(())
 }
 
 /// Nothing that is right already is touched, not even its time.

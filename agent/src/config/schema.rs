@@ -100,7 +100,7 @@ pub static KEYS: &[Key] = &[
     },
     Key {
         kind: Kind::List("API servers, each https://HOST[:PORT], an IPv6 address in brackets", typed::<Endpoint>),
-        documentation: "API servers to join through, tried in this order; port 6443 where none is given.",
+        documentation: "API servers to join through, asked all at once; port 6443 where none is given.",
         ..key("cluster", "endpoints", "[\"https://api.example.com:6443\"]")
     },
     Key {
@@ -219,7 +219,7 @@ pub static KEYS: &[Key] = &[
     Key {
         kind: Kind::Boolean,
         default: Some("true"),
-        documentation: "Reports the state of the GPUs as a condition of the node.",
+        documentation: "Tells the cluster whether every step holds, as the Node condition NodeBootstrapped.",
         ..key("report", "node-condition", "true")
     },
 ];

@@ -36,7 +36,7 @@ pub struct Config {
 pub struct Cluster {
     /// How the node joins.
     pub kind: ClusterKind,
-    /// API servers, in the order to try them.
+    /// API servers, asked all at once.
     pub endpoints: Vec<Endpoint>,
     /// Bootstrap token.
     pub token: Option<Secret>,
@@ -151,7 +151,7 @@ pub struct Redirects {}
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
 pub struct Report {
-    /// Reports the GPUs as a condition of the node.
+    /// Sets the condition `NodeBootstrapped` in the Node's status.
     pub node_condition: bool,
 }
 

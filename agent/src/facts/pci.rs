@@ -58,3 +58,46 @@ pub fn gpus(look: Look<'_>) -> Result<Vec<Gpu>> {
     }
     Ok(gpus)
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::disallowed_methods, reason = "a test prepares its own files")]
+
+    use super::*;
+    use crate::facts::Facts;
+    use crate::host::Host;
+
+    #[test]
+    fn a_gpu_is_told_from_its_audio_function_a_switch_and_a_virtual_function() {
+        let root = tempfile::tempdir().unwrap();
+        let devices = root.path().join("sys/bus/pci/devices");
+        for (address, vendor, class, device) in [
+            ("0000:00:1e.0", "0x10de", "0x030200", "0x1eb8"),
+            ("0000:01:00.0", "0x10de", "0x030000", "0xffff"),
+            ("0000:01:00.1", "0x10de", "0x040300", "0x10f7"),
+            ("0000:02:00.0", "0x10de", "0x068000", "0x22a3"),
+            ("0000:03:00.0", "0x1234", "0x030000", "0x1111"),
+        ] {
+            let directory = devices.join(address);
+            std::fs::create_dir_all(&directory).unwrap();
+            for (name, text) in [("vendor", vendor), ("class", class), ("device", device)] {
+                std::fs::write(directory.join(name), format!("{text}\n")).unwrap();
+            }
+        }
+        std::os::unix::fs::symlink("../../../bus/pci/drivers/nvidia", devices.join("0000:00:1e.0/driver")).unwrap();
+        std::os::unix::fs::symlink("../0000:00:1e.0", devices.join("0000:01:00.0/physfn")).unwrap();
+        let host = Host::of_fakes(root.path()).unwrap();
+        let config = crate::config::load(Vec::new()).unwrap().config;
+        let found = gpus(Look::new(&host, &config, &Facts::default())).unwrap();
+        let gpu = |address: &str, device, model: Option<&str>, driver: Option<&str>, is_virtual| Gpu {
+            address: address.to_owned(),
+            device,
+            model: model.map(str::to_owned),
+            driver: driver.map(str::to_owned),
+            is_virtual,
+        };
+        let expected =
+            [gpu("0000:00:1e.0", 0x1eb8, Some("Tesla T4"), Some("nvidia"), false), gpu("0000:01:00.0", 0xffff, None, None, true)];
+        assert_eq!(found, expected);
+    }
+}

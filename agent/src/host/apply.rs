@@ -119,10 +119,9 @@ impl Host {
         let output = match &command.watched_unit {
             None => running.await?,
             Some(unit) => {
-                let restarts = self.units.state(unit).await?.map_or(0, |state| state.restarts);
                 tokio::select! {
                     output = running => output?,
-                    log = self.unit_cannot_start(unit, restarts) => {
+                    log = self.unit_cannot_start(unit) => {
                         return Err(Failure::UnitCannotStart { command: command.to_string(), unit: unit.clone(), log });
                     }
                 }
@@ -131,16 +130,15 @@ impl Host {
         if output.success() { Ok(()) } else { Err(Failure::Program { command: command.to_string(), output }) }
     }
 
-    /// Ends, with the unit's log, once systemd has restarted the unit after a failure since `restarts` was read.
-    async fn unit_cannot_start(&self, unit: &str, restarts: u32) -> Vec<String> {
+    /// Ends, with the unit's log, once the unit has ended with an error and stays so.
+    async fn unit_cannot_start(&self, unit: &str) -> Vec<String> {
         let mut failures = 0;
         loop {
             tokio::time::sleep(WATCH_PERIOD).await;
             // A unit that cannot be asked about does not stop the program: it may still succeed.
             let Ok(Some(state)) = self.units.state(unit).await else { continue };
-            let failed = state.cannot_start() && (state.restarts > restarts || state.active == "failed");
-            // A unit whose start was asked for while it was failing needs a moment: judge what lasts.
-            failures = if failed { failures + 1 } else { 0 };
+            // A unit that is just being started over needs a moment: judge what lasts.
+            failures = if state.cannot_start() { failures + 1 } else { 0 };
             if failures >= 3 {
                 let question = Question::UnitLog { unit: unit.to_owned(), lines: 60 };
                 let log = self.programs.ask(question).await.map(|output| output.stdout).unwrap_or_default();

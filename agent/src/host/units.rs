@@ -69,6 +69,9 @@ const UNIT: &str = "org.freedesktop.systemd1.Unit";
 const SERVICE: &str = "org.freedesktop.systemd1.Service";
 const ASK_LIMIT: Duration = Duration::from_secs(5);
 
+/// Reading all unit files again runs every generator: seconds on a slow machine.
+const RELOAD_LIMIT: Duration = Duration::from_secs(60);
+
 impl Systemd {
     /// Connects at the first question. `running` is false for an image, where there is no systemd to ask.
     pub fn new(running: bool) -> Self {
@@ -86,13 +89,15 @@ impl Systemd {
             .context("connecting to the system bus (/run/dbus/system_bus_socket); is dbus running?")
     }
 
-    async fn manager<B>(&self, method: &str, body: &B) -> Result<zbus::Message>
+    async fn manager<B>(&self, method: &str, body: &B, limit: Duration) -> Result<zbus::Message>
     where
         B: serde::Serialize + zbus::zvariant::DynamicType,
     {
         let bus = self.bus().await?;
         let call = bus.call_method(Some(DESTINATION), MANAGER_PATH, Some(MANAGER), method, body);
-        let answer = tokio::time::timeout(ASK_LIMIT, call).await.with_context(|| format!("systemd did not answer {method}"))?;
+        let answer = tokio::time::timeout(limit, call)
+            .await
+            .with_context(|| format!("systemd did not answer {method} in {} s", limit.as_secs()))?;
         answer.with_context(|| format!("systemd refused {method}"))
     }
 
@@ -108,7 +113,7 @@ impl Systemd {
 #[async_trait(?Send)]
 impl Units for Systemd {
     async fn state(&self, unit: &str) -> Result<Option<UnitState>> {
-        let answer = self.manager("LoadUnit", &(unit,)).await?;
+        let answer = self.manager("LoadUnit", &(unit,), ASK_LIMIT).await?;
         let path: OwnedObjectPath = answer.body().deserialize()?;
         let mut unit_properties = self.properties(&path, UNIT).await?;
         let text = |properties: &mut BTreeMap<String, OwnedVariant>, key: &str| -> String {
@@ -143,19 +148,24 @@ impl Units for Systemd {
         let method = match verb {
             UnitVerb::Start => "StartUnit",
             UnitVerb::Restart => "RestartUnit",
-            UnitVerb::Reload => return self.manager("Reload", &()).await.map(drop),
+            UnitVerb::Stop => "StopUnit",
+            UnitVerb::Reload => return self.manager("Reload", &(), RELOAD_LIMIT).await.map(drop),
             UnitVerb::Enable => {
-                self.manager("EnableUnitFiles", &(&[unit][..], false, true)).await?;
-                return self.manager("Reload", &()).await.map(drop);
+                self.manager("EnableUnitFiles", &(&[unit][..], false, true), RELOAD_LIMIT).await?;
+                return self.manager("Reload", &(), RELOAD_LIMIT).await.map(drop);
             }
         };
-        // systemd forgets a crash loop's start limit only when told to; an error here means there was none.
-        let _ = self.manager("ResetFailedUnit", &(unit,)).await;
-        let answer = self.manager(method, &(unit, "replace")).await?;
+        if verb != UnitVerb::Stop {
+            self.forget_failure(unit).await?;
+        }
+        let answer = self.manager(method, &(unit, "replace"), ASK_LIMIT).await?;
         let job: OwnedObjectPath = answer.body().deserialize()?;
         tokio::time::timeout(limit, self.end_of(&job))
             .await
             .with_context(|| format!("{} {unit}: systemd's job had not ended after {} s", verb.word(), limit.as_secs()))??;
+        if verb == UnitVerb::Stop {
+            return self.forget_failure(unit).await;
+        }
         match self.state(unit).await? {
             Some(state) if state.active == "failed" => {
                 bail!("{} {unit}: the unit failed (exit status {}); see journalctl -u {unit}", verb.word(), state.exit_status)
@@ -167,6 +177,14 @@ impl Units for Systemd {
 }
 
 impl Systemd {
+    /// Clears a crash loop's start limit, which systemd forgets only when told to. A unit that has none loaded has nothing to forget.
+    async fn forget_failure(&self, unit: &str) -> Result<()> {
+        if self.state(unit).await?.is_some_and(|state| state.active == "failed") {
+            self.manager("ResetFailedUnit", &(unit,), ASK_LIMIT).await?;
+        }
+        Ok(())
+    }
+
     /// A job's object disappears when the job has ended.
     async fn end_of(&self, job: &OwnedObjectPath) -> Result<()> {
         let mut pause = Duration::from_millis(2);
@@ -205,6 +223,7 @@ impl Units for ScriptedUnits {
         if let Some(state) = self.units.borrow_mut().get_mut(unit) {
             match verb {
                 UnitVerb::Start | UnitVerb::Restart => state.active = "active".to_owned(),
+                UnitVerb::Stop => state.active = "inactive".to_owned(),
                 UnitVerb::Enable => state.file = "enabled".to_owned(),
                 UnitVerb::Reload => {}
             }

@@ -1,5 +1,6 @@
 //! The journal keeps fields: `journalctl GPUK_STEP=join` shows one step's story over all boots.
 
+use std::cell::RefCell;
 use std::fmt::Write as _;
 use std::sync::mpsc::{SyncSender, sync_channel};
 
@@ -88,7 +89,11 @@ fn send(journal: &JournalLog, line: &Line) {
 }
 
 /// Tells the journal what the engine does.
-pub struct Journal;
+#[derive(Default)]
+pub struct Journal {
+    /// What was last said of a step that waits: said once, not at every look.
+    waiting: RefCell<String>,
+}
 
 impl Observer for Journal {
     fn event(&self, event: &Event<'_>) {
@@ -101,7 +106,9 @@ impl Observer for Journal {
                     Some(failure) => tracing::warn!(step = step.name(), took_ms, "{}: {change}: {failure}", step.name()),
                 }
             }
+            Event::Waiting(_, record, _) if *self.waiting.borrow() == record.text => {}
             Event::Waiting(step, record, _) => {
+                self.waiting.replace(record.text.clone());
                 tracing::info!(step = step.name(), verdict = record.verdict.word(), "{}: {}", step.name(), record.text)
             }
             Event::Ended(step, record) => match &record.finding {

@@ -1,5 +1,6 @@
 //! While something takes long, a person wants to see that it goes on.
 
+use std::cell::RefCell;
 use std::io::Write as _;
 use std::sync::{Arc, Condvar, Mutex};
 use std::time::{Duration, Instant};
@@ -12,12 +13,14 @@ use crate::step::Change;
 pub struct Terminal {
     style: Style,
     live: Option<Live>,
+    /// What was last said of a step that waits: said once, not at every look.
+    waiting: RefCell<String>,
 }
 
 impl Terminal {
     /// A printer in this style.
     pub fn new(style: Style) -> Self {
-        Self { style, live: style.live.then(Live::start) }
+        Self { style, live: style.live.then(Live::start), waiting: RefCell::default() }
     }
 
     fn line(&self, text: &str) {
@@ -51,10 +54,14 @@ impl Observer for Terminal {
                 }
             }
             Event::Waiting(_, record, pause) => {
-                let text = format!("{:<11}  {}; again in {}", record.name, record.text, duration(*pause));
+                let text = format!("{:<11}  {}", record.name, record.text);
                 match &self.live {
-                    Some(live) => live.show(Some(text)),
-                    None => print(&format!("  {text}\n")),
+                    Some(live) => live.show(Some(format!("{text}; again in {}", duration(*pause)))),
+                    None if *self.waiting.borrow() == text => {}
+                    None => {
+                        print(&format!("  {text}\n"));
+                        self.waiting.replace(text);
+                    }
                 }
             }
             Event::Ended(_, record) => {

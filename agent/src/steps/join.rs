@@ -20,7 +20,6 @@ use async_trait::async_trait;
 
 use crate::host::apply::Failure;
 use crate::host::programs::Question;
-use crate::host::units::UnitState;
 use crate::look::Look;
 use crate::step::{Change, Finding, Stage, Status, Step, UnitVerb};
 use joined::{KUBELET_CONFIG, Membership};
@@ -117,8 +116,9 @@ async fn stranger(look: Look<'_>, mut why: String, bad_certificate: bool) -> Res
         Err(observations) => return Ok(verdict::status(&observations, &target)),
     };
     // An earlier join may have failed for a reason that somebody has repaired since: say it, and try again.
+    let kubelet = look.unit(KUBELET).await?.unwrap_or_default();
     let configured = look.read(KUBELET_CONFIG)?.is_some_and(|bytes| !joined::is_blank(&bytes));
-    if configured && look.unit(KUBELET).await?.is_some_and(|unit: UnitState| unit.cannot_start()) {
+    if configured && kubelet.cannot_start() {
         let finding = diagnosis(look).await;
         why = format!("{why}; {finding}; {}", finding.remedy);
     }
@@ -129,7 +129,12 @@ async fn stranger(look: Look<'_>, mut why: String, bad_certificate: bool) -> Res
     if target.skip_pins {
         why.push_str(target::UNVERIFIED);
     }
-    Ok(Status::pending(why, kubeadm::changes(look, &target, &cluster, bad_certificate)?))
+    let mut changes = kubeadm::changes(look, &target, &cluster, bad_certificate)?;
+    // kubeadm starts it when it is configured. One that fails until then would be taken for a failing join.
+    if kubelet.is_running() || kubelet.cannot_start() {
+        changes.insert(0, Change::Unit(UnitVerb::Stop, KUBELET.to_owned()));
+    }
+    Ok(Status::pending(why, changes))
 }
 
 /// Why the kubelet cannot start, from its own log.

@@ -86,7 +86,11 @@ impl Step for Kubelet {
             let drop_in_changes = changes
                 .iter()
                 .any(|change| matches!(change, Change::Write { path, .. } if path == std::path::Path::new(DROP_IN)));
-            if unit.needs_reload || drop_in_changes {
+            // Enabling makes systemd read all unit files again, and one such reading is enough.
+            if unit.file == "disabled" {
+                wrong.push("it is not started at boot".to_owned());
+                changes.push(Change::Unit(UnitVerb::Enable, UNIT.to_owned()));
+            } else if unit.needs_reload || drop_in_changes {
                 wrong.push("systemd has not read its unit".to_owned());
                 changes.push(Change::Unit(UnitVerb::Reload, UNIT.to_owned()));
             }

@@ -54,7 +54,7 @@ pub async fn run(common: &Common, environment: Vec<(String, String)>) -> Exit {
         }
         let records = match round::lock(&session) {
             Ok(Some(_lock)) => {
-                let observer = Both(Terminal::new(Style::default()), Journal);
+                let observer = Both(Terminal::new(Style::default()), Journal::default());
                 round::round(&session, "run", &observer, ROUND_PATIENCE, &stop).await
             }
             Ok(None) => {

@@ -135,17 +135,12 @@ fn prepare(root: &Path) -> Result<()> {
     if root.exists() {
         std::fs::remove_dir_all(root)?;
     }
-    for (path, text) in [
-        ("etc/os-release", "ID=debian\nVERSION_ID=13\n"),
-        ("etc/hosts", "127.0.0.1 localhost\n"),
-        ("etc/fstab", "/swapfile none swap sw 0 0\n"),
-        ("usr/lib/systemd/system/kubelet.service", "[Service]\nExecStart=/usr/bin/kubelet\n"),
-        ("etc/gpuk/agent.toml", "[cluster]\nendpoints = [\"https://10.0.0.1:6443\"]\n[node]\nlabels = { pool = \"a\" }\n"),
-    ] {
-        let path = root.join(path);
-        std::fs::create_dir_all(path.parent().context("no parent")?)?;
-        std::fs::write(path, text)?;
-    }
+    integration::put_image(root);
+    integration::write(
+        root,
+        "etc/gpuk/agent.toml",
+        "[cluster]\nendpoints = [\"https://10.0.0.1:6443\"]\n[node]\nlabels = { pool = \"a\" }\n",
+    );
     Ok(())
 }
 

@@ -147,9 +147,11 @@ fn plain(text: &str) -> String {
                 Some('[') => drop(characters.by_ref().find(|end| end.is_ascii_alphabetic())),
                 // A command to the terminal itself, up to BEL or ESC \.
                 Some(']') => {
-                    if characters.by_ref().find(|end| matches!(end, '\u{7}' | '\u{1b}')) == Some('\u{1b}') {
-                        characters.next();
-                    }
+                    characters
+                        .by_ref()
+                        .find(|end| matches!(end, '\u{7}' | '\u{1b}'))
+                        .filter(|end| *end == '\u{1b}')
+                        .and_then(|_| characters.next());
                 }
                 _ => {}
             }

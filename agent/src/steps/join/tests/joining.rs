@@ -77,28 +77,28 @@ async fn empty_files_of_a_power_cut_are_no_join() {
     }
     let (why, changes) = damaged(CERTIFICATE, "").pending().await;
     assert!(why.contains(&format!("{CERTIFICATE} is empty")), "{why}");
-    assert_eq!(changes[0], Change::Remove { path: CERTIFICATE.into(), secret: true });
+    assert_eq!(words(&changes)[..2], ["stop kubelet.service".to_owned(), format!("remove {CERTIFICATE}")]);
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_certificate_without_its_key_or_out_of_date_is_moved_aside() {
     let cut = &NODE_CERTIFICATE[..200];
-    for (contents, words) in [
+    for (contents, expected) in [
         (NODE_CERTIFICATE.to_owned(), "no private key"),
         (cut.to_owned(), "is damaged"),
         (format!("{NODE_CERTIFICATE}{OTHER_KEY}"), "belongs to another certificate"),
         (NODE_KEY.to_owned(), "no certificate"),
     ] {
         let (why, changes) = damaged(CERTIFICATE, &contents).pending().await;
-        assert!(why.contains(words), "{why}");
-        assert_eq!(changes[0], Change::Remove { path: CERTIFICATE.into(), secret: true });
+        assert!(why.contains(expected), "{why}");
+        assert_eq!(words(&changes)[..2], ["stop kubelet.service".to_owned(), format!("remove {CERTIFICATE}")]);
     }
     let mut expired = damaged(KUBELET_FLAGS, "flags");
     expired.now = 1_800_000_000;
     expired.servers[0].1.ahead = 1_800_000_000 - i64::try_from(NOW).unwrap();
     let (why, changes) = expired.pending().await;
     assert!(why.contains("expired at 2027-01-01T00:00:00Z"), "{why}");
-    assert_eq!(changes[0], Change::Remove { path: CERTIFICATE.into(), secret: true });
+    assert_eq!(words(&changes)[..2], ["stop kubelet.service".to_owned(), format!("remove {CERTIFICATE}")]);
 }
 
 #[tokio::test(start_paused = true)]
@@ -145,13 +145,13 @@ async fn no_secret_is_shown() {
 #[tokio::test(start_paused = true)]
 async fn what_kubeadm_would_not_replace_goes_first() {
     let (_, changes) = damaged(AUTHORITY, "").pending().await;
-    let first = ["remove /etc/kubernetes/kubelet.conf", "remove /etc/kubernetes/pki/ca.crt"];
-    assert_eq!(words(&changes)[..2], first);
+    let first = ["stop kubelet.service", "remove /etc/kubernetes/kubelet.conf", "remove /etc/kubernetes/pki/ca.crt"];
+    assert_eq!(words(&changes)[..3], first);
     let (_, changes) = damaged(KUBELET_CONFIG, "").pending().await;
-    assert_eq!(words(&changes)[..2], first, "the CA of another cluster");
+    assert_eq!(words(&changes)[..3], first, "the CA of another cluster");
     let same = damaged(KUBELET_CONFIG, "");
     same.write(AUTHORITY, super::super::fixtures::CA);
-    assert!(!words(&same.pending().await.1).contains(&first[1].to_owned()));
+    assert!(!words(&same.pending().await.1).contains(&first[2].to_owned()));
 }
 
 #[tokio::test(start_paused = true)]
