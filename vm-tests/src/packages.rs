@@ -172,7 +172,8 @@ impl Archive {
 
 const MAIN_CONFIGURATION: &str = "/etc/apt/sources.list";
 
-fn suite_of_this_machine() -> Result<String> {
+/// The name of the release that this machine runs, for example `bookworm`.
+pub fn suite_of_this_machine() -> Result<String> {
     let release = fs::read_to_string("/etc/os-release").context("reading /etc/os-release")?;
     let name = release.lines().find_map(|line| line.strip_prefix("VERSION_CODENAME="));
     Ok(name.context("/etc/os-release names no VERSION_CODENAME: is this Debian?")?.to_owned())

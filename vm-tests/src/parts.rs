@@ -81,7 +81,7 @@ impl Program {
 pub enum Containerd {
     /// 1.6.20 with runc 1.1.5, as Debian 12 ships them.
     Debian12,
-    /// 1.7.24 with runc 1.1.15, as Debian 13 ships them.
+    /// 1.7.24 with runc 1.1.15, as Debian 13 ships them; on an older Debian with that one's own runc.
     Debian13,
     /// 2.4.2 with runc 1.5.2, built here.
     Go2,

@@ -10,8 +10,8 @@ use anyhow::{Context as _, Result};
 
 use crate::cache::{Cache, Recipe};
 use crate::command::run;
-use crate::packages::Archive;
-use crate::progress::timed;
+use crate::packages::{Archive, suite_of_this_machine};
+use crate::progress::{say, timed};
 
 const PACKAGES: [&str; 2] = ["containerd", "runc"];
 const PROGRAMS: [&str; 4] = ["containerd", "containerd-shim-runc-v2", "ctr", "runc"];
@@ -28,6 +28,26 @@ pub(super) fn containerd(cache: &Cache, suite: &str) -> Result<PathBuf> {
 }
 
 fn unpack(archive: &Archive, suite: &str, directory: &Path) -> Result<()> {
+    let root = directory.join("root");
+    fetch(archive, suite, &PACKAGES, &root)?;
+    fs::create_dir(directory.join("bin"))?;
+    for program in PROGRAMS {
+        let places = ["usr/bin", "usr/sbin"].map(|folder| Path::new("../root").join(folder).join(program));
+        let place = places.iter().find(|place| directory.join("bin").join(place).exists());
+        let place = place.with_context(|| format!("Debian {suite}'s packages have no {program}"))?;
+        symlink(place, directory.join("bin").join(program))?;
+    }
+    if run(Command::new(directory.join("bin/runc")).arg("--version"), LIMIT).is_err() {
+        // A newer release's runc wants a newer C library than this machine has, and containerd does not.
+        let own = suite_of_this_machine()?;
+        say(format_args!("the runc of Debian {suite} does not run here; {own}'s takes its place"));
+        fetch(archive, &own, &["runc"], &root)?;
+    }
+    Ok(())
+}
+
+/// Unpacks a release's packages into `root`, with an apt that knows nothing of this machine's packages.
+fn fetch(archive: &Archive, suite: &str, packages: &[&str], root: &Path) -> Result<()> {
     let state = tempfile::tempdir().context("making a folder for apt's state")?;
     let downloads = state.path().join("downloads");
     for folder in ["lists/partial", "cache/archives/partial", "downloads"] {
@@ -50,16 +70,9 @@ fn unpack(archive: &Archive, suite: &str, directory: &Path) -> Result<()> {
         run(&mut command, LIMIT)
     };
     apt(&["update"])?;
-    apt(&[&["download"], &PACKAGES[..]].concat())?;
+    apt(&[&["download"], packages].concat())?;
     for package in fs::read_dir(&downloads)? {
-        run(Command::new("dpkg-deb").arg("-x").arg(package?.path()).arg(directory.join("root")), LIMIT)?;
-    }
-    fs::create_dir(directory.join("bin"))?;
-    for program in PROGRAMS {
-        let places = ["usr/bin", "usr/sbin"].map(|folder| Path::new("../root").join(folder).join(program));
-        let place = places.iter().find(|place| directory.join("bin").join(place).exists());
-        let place = place.with_context(|| format!("Debian {suite}'s packages have no {program}"))?;
-        symlink(place, directory.join("bin").join(program))?;
+        run(Command::new("dpkg-deb").arg("-x").arg(package?.path()).arg(root), LIMIT)?;
     }
     Ok(())
 }
