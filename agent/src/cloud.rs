@@ -9,12 +9,17 @@ use crate::facts::Instance;
 use crate::look::Look;
 
 /// What a platform told about this machine.
-#[derive(Default)]
 pub struct Metadata {
     /// Who it is.
     pub instance: Option<Instance>,
     /// What its owner passed along.
-    pub user_data: Option<UserData>,
+    pub user_data: Result<Option<UserData>>,
+}
+
+impl Default for Metadata {
+    fn default() -> Self {
+        Self { instance: None, user_data: Ok(None) }
+    }
 }
 
 /// The owner's text for this instance. It may hold secrets: never logged, never kept.
@@ -45,14 +50,19 @@ fn clouds() -> Vec<Box<dyn Cloud>> {
 
 /// Asks the platform that this machine runs on. A machine on none is known by its machine id.
 pub async fn ask(look: Look<'_>) -> Result<Metadata> {
+    let mut metadata = Metadata::default();
     for cloud in clouds() {
         if cloud.claims(look)? {
-            return cloud.fetch(look).await;
+            metadata = cloud.fetch(look).await?;
+            break;
         }
+    }
+    if metadata.instance.is_some() {
+        return Ok(metadata);
     }
     let id = look.facts.machine_id.clone();
     // systemd writes the word "uninitialized" into an image's file until the first boot (machine-id(5)).
     let known = !id.is_empty() && id != "uninitialized";
     let instance = known.then(|| Instance { cloud: "none", id, source: "/etc/machine-id".to_owned() });
-    Ok(Metadata { instance, user_data: None })
+    Ok(Metadata { instance, ..metadata })
 }

@@ -17,6 +17,9 @@ use crate::step::{Change, Finding, Stage, Status, Step};
 /// How often a step's changes may be made in one round without it becoming true.
 const ATTEMPTS: usize = 4;
 
+/// How often different changes may follow each other in one step without a pause.
+const UNPAUSED: usize = 12;
+
 /// What happens while the engine works, for whoever shows or records it.
 pub enum Event<'a> {
     /// A step is looked at for the first time in this round.
@@ -35,6 +38,13 @@ pub enum Event<'a> {
 pub trait Observer {
     /// Called in order, from one thread.
     fn event(&self, event: &Event<'_>);
+}
+
+/// Watches nothing.
+pub struct Silent;
+
+impl Observer for Silent {
+    fn event(&self, _event: &Event<'_>) {}
 }
 
 /// A request to end, e.g. by SIGTERM: heard at the next change's edge.
@@ -91,7 +101,7 @@ impl Engine<'_> {
     /// Makes every step true in order, each verified by looking again. `patience` limits all waiting together.
     pub async fn bring_up(&self, steps: &[Box<dyn Step>], patience: Duration) -> Vec<StepRecord> {
         let began = Instant::now();
-        let deadline = began + patience;
+        let deadline = began + patience.min(LONGEST_PATIENCE);
         let mut records: Vec<StepRecord> = Vec::new();
         for step in steps {
             let step = step.as_ref();
@@ -121,7 +131,7 @@ impl Engine<'_> {
 
     async fn bring_up_step(&self, step: &dyn Step, work: &mut Work, deadline: Instant) {
         let mut last: Vec<Change> = Vec::new();
-        let mut attempts = 0;
+        let (mut attempts, mut applied) = (0, 0);
         let mut backoff = pauses();
         loop {
             match self.look(step).await {
@@ -146,7 +156,9 @@ impl Engine<'_> {
                         }
                         Ok(()) => {
                             work.stand(Verdict::Pending, why.clone(), None);
-                            if progress {
+                            // Changes that alternate look like progress for ever: they get pauses too after a while.
+                            applied += 1;
+                            if progress && applied < UNPAUSED {
                                 last = changes;
                                 continue;
                             }
@@ -236,6 +248,9 @@ impl Work {
         self.stand(verdict, text, finding);
     }
 }
+
+/// More than anyone waits for, and less than a clock can count.
+const LONGEST_PATIENCE: Duration = Duration::from_secs(365 * 24 * 3600);
 
 /// The longest pause between two looks.
 const LONGEST_PAUSE: Duration = Duration::from_secs(30);

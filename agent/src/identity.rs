@@ -24,7 +24,6 @@ pub fn node_name(config: &Config, facts: &Facts) -> Result<String, Finding> {
 fn value_of(placeholder: &str, facts: &Facts) -> Option<String> {
     let value = match placeholder {
         "instance-id" => facts.instance.as_ref()?.id.clone(),
-        "hostname" => facts.hostname.clone(),
         "machine-id-short" => facts.machine_id.chars().take(8).collect(),
         _ => return None,
     };

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use anyhow::Result;
 
@@ -70,6 +70,16 @@ impl<'a> Look<'a> {
     /// The named files of a disk that is not mounted (a metadata seed), read without mounting it for anyone else.
     pub fn files_of_disk(&self, device: &str, names: &[&str]) -> Result<BTreeMap<String, String>> {
         self.host.kernel.files_of_disk(device, names)
+    }
+
+    /// When a file was last written, or `None` when it is absent.
+    pub fn modified(&self, path: impl AsRef<Path>) -> Result<Option<SystemTime>> {
+        self.host.files.modified(path.as_ref())
+    }
+
+    /// Time since the kernel started (`/proc/uptime`).
+    pub fn since_boot(&self) -> Result<Duration> {
+        self.host.files.since_boot()
     }
 
     /// What systemd says of a unit, or `None` when it knows no such unit.

@@ -25,6 +25,8 @@ pub struct Session {
     pub config: Config,
     /// Every effective value with its origin.
     pub settings: Vec<Setting>,
+    /// Why the user-data could not be read, when it could not: then the configuration may lack what it says.
+    pub without_user_data: Option<String>,
 }
 
 /// Why there is no session.
@@ -56,7 +58,7 @@ impl Session {
         let gathered = gather(&host, &layers(None)?.config).await;
         let user_data = gathered.user_data.and_then(|user_data| Source::user_data(&user_data.text));
         let Loaded { config, settings } = layers(user_data)?;
-        Ok(Self { host, facts: gathered.facts, config, settings })
+        Ok(Self { host, facts: gathered.facts, config, settings, without_user_data: gathered.without_user_data })
     }
 }
 

@@ -161,6 +161,13 @@ impl State {
                     return false;
                 }
                 last.clone_from(round);
+                // A round that waited and ended as the one before it did says nothing new.
+                if let [.., before, last] = self.rounds.as_slice()
+                    && last.finished
+                    && last.repeats(before)
+                {
+                    self.rounds.pop();
+                }
             }
             Some(last) if round.repeats(last) => return false,
             _ => self.rounds.push(round.clone()),

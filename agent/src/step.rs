@@ -187,7 +187,7 @@ impl std::fmt::Display for Change {
 pub struct Contents {
     /// The whole file.
     pub bytes: Vec<u8>,
-    /// Never shown in a plan, log or error, never kept as an old version.
+    /// Never shown in a plan, log or error.
     pub secret: bool,
 }
 

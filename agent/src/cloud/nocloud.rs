@@ -32,44 +32,42 @@ impl Cloud for NoCloud {
         if look.exists(INSTANCE_DATA)? {
             return Ok(true);
         }
-        for place in SEEDS.iter().map(|seed| format!("{seed}/meta-data")).chain(DISKS.iter().map(|disk| (*disk).to_owned())) {
-            if look.exists(place)? {
+        for seed in SEEDS {
+            if look.exists(format!("{seed}/meta-data"))? {
                 return Ok(true);
             }
         }
-        Ok(false)
+        Ok(seed_disk(look)?.is_some())
     }
 
     async fn fetch(&self, look: Look<'_>) -> Result<Metadata> {
         if let Some(text) = look.text(INSTANCE_DATA)? {
             let data: serde_json::Value = serde_json::from_str(&text).with_context(|| format!("reading {INSTANCE_DATA}"))?;
             let id = data.pointer("/v1/instance_id").and_then(serde_json::Value::as_str).unwrap_or_default();
+            // Without any data source cloud-init calls every machine the same.
+            let id = if id.starts_with("iid-datasource") { "" } else { id };
             return Ok(Metadata {
                 instance: self.instance(id, INSTANCE_DATA),
-                user_data: user_data(USER_DATA, look.text(USER_DATA)?),
+                user_data: user_data(USER_DATA, look.text(USER_DATA)),
             });
         }
         for seed in SEEDS {
             if let Some(meta_data) = look.text(format!("{seed}/meta-data"))? {
                 let path = format!("{seed}/user-data");
-                let text = look.text(&path)?;
+                let text = look.text(&path);
                 return Ok(Metadata {
                     instance: self.instance(&instance_id(&meta_data), &format!("{seed}/meta-data")),
                     user_data: user_data(&path, text),
                 });
             }
         }
-        for disk in DISKS {
-            if look.exists(disk)? {
-                let mut files = look.files_of_disk(disk, &["meta-data", "user-data"])?;
-                let meta_data = files.remove("meta-data").unwrap_or_default();
-                return Ok(Metadata {
-                    instance: self.instance(&instance_id(&meta_data), &format!("meta-data on {disk}")),
-                    user_data: user_data(&format!("user-data on {disk}"), files.remove("user-data")),
-                });
-            }
-        }
-        Ok(Metadata::default())
+        let Some(disk) = seed_disk(look)? else { return Ok(Metadata::default()) };
+        let mut files = look.files_of_disk(disk, &["meta-data", "user-data"])?;
+        let meta_data = files.remove("meta-data").unwrap_or_default();
+        Ok(Metadata {
+            instance: self.instance(&instance_id(&meta_data), &format!("meta-data on {disk}")),
+            user_data: user_data(&format!("user-data on {disk}"), Ok(files.remove("user-data"))),
+        })
     }
 }
 
@@ -79,8 +77,21 @@ impl NoCloud {
     }
 }
 
-fn user_data(source: &str, text: Option<String>) -> Option<UserData> {
-    text.map(|text| UserData { source: source.to_owned(), text })
+/// Unreadable user-data (packed, or only for root) costs the configuration in it, not the instance's identity.
+fn user_data(source: &str, text: Result<Option<String>>) -> Result<Option<UserData>> {
+    Ok(text?.map(|text| UserData { source: source.to_owned(), text }))
+}
+
+/// The seed disk, if there is one. An image has the disks of the machine it is worked on at, which are none of its business.
+fn seed_disk(look: Look<'_>) -> Result<Option<&'static str>> {
+    if look.running_system() {
+        for disk in DISKS {
+            if look.exists(disk)? {
+                return Ok(Some(disk));
+            }
+        }
+    }
+    Ok(None)
 }
 
 /// `instance-id` of a meta-data file (YAML; JSON is YAML too).

@@ -7,7 +7,7 @@ use super::error::quoted;
 use super::values::written_as_text;
 
 /// What may stand between braces in `node.name`.
-pub const PLACEHOLDERS: [&str; 4] = ["instance-id", "hostname", "machine-id-short", "cluster"];
+pub const PLACEHOLDERS: [&str; 2] = ["instance-id", "machine-id-short"];
 
 /// A pattern such as `gpu-{instance-id}`.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -92,11 +92,11 @@ mod tests {
 
     #[test]
     fn a_template_is_filled_from_what_is_known() {
-        let template: Result<NameTemplate, String> = "{cluster}-gpu.{instance-id}".parse();
-        let known = |name: &str| (name == "cluster" || name == "instance-id").then(|| format!("<{name}>"));
-        assert_eq!(template.map(|it| it.fill(known)), Ok(Ok("<cluster>-gpu.<instance-id>".to_owned())));
-        let template: Result<NameTemplate, String> = "{hostname}".parse();
-        assert_eq!(template.map(|it| it.fill(known)), Ok(Err("hostname")));
+        let template: Result<NameTemplate, String> = "my-gpu.{instance-id}".parse();
+        let known = |name: &str| (name == "instance-id").then(|| format!("<{name}>"));
+        assert_eq!(template.map(|it| it.fill(known)), Ok(Ok("my-gpu.<instance-id>".to_owned())));
+        let template: Result<NameTemplate, String> = "{machine-id-short}".parse();
+        assert_eq!(template.map(|it| it.fill(known)), Ok(Err("machine-id-short")));
     }
 
     #[test]

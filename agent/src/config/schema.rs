@@ -132,10 +132,7 @@ pub static KEYS: &[Key] = &[
         ..key("cluster", "patience", "\"10m\"")
     },
     Key {
-        kind: Kind::Text(
-            "a-z 0-9 - . and the placeholders {instance-id}, {hostname}, {machine-id-short}, {cluster}",
-            typed::<NameTemplate>,
-        ),
+        kind: Kind::Text("a-z 0-9 - . and the placeholders {instance-id}, {machine-id-short}", typed::<NameTemplate>),
         default: Some("{instance-id}"),
         documentation: "Pattern of the node's name; chosen once, kept for the life of the instance.",
         ..key("node", "name", "\"gpu-{instance-id}\"")

@@ -12,6 +12,8 @@ pub struct Gathered {
     pub facts: Facts,
     /// The instance's user-data, when there is any.
     pub user_data: Option<UserData>,
+    /// Why there may be user-data that was not read.
+    pub without_user_data: Option<String>,
 }
 
 /// Looks at the machine once. What cannot be seen is listed in [`Facts::unseen`].
@@ -31,17 +33,18 @@ pub async fn gather(host: &Host, config: &Config) -> Gathered {
         running(&mut reader, host, &mut facts);
     }
     facts.unseen = reader.unseen;
-    let user_data = match cloud::ask(Look::new(host, config, &facts)).await {
+    let (user_data, trouble) = match cloud::ask(Look::new(host, config, &facts)).await {
         Ok(metadata) => {
             facts.instance = metadata.instance;
-            metadata.user_data
+            match metadata.user_data {
+                Ok(user_data) => (user_data, None),
+                Err(error) => (None, Some(format!("user-data: {error:#}"))),
+            }
         }
-        Err(error) => {
-            facts.unseen.push(format!("instance metadata: {error:#}"));
-            None
-        }
+        Err(error) => (None, Some(format!("instance metadata: {error:#}"))),
     };
-    Gathered { facts, user_data }
+    facts.unseen.extend(trouble.clone());
+    Gathered { facts, user_data, without_user_data: trouble }
 }
 
 /// Facts of a running system; an image has none of them.

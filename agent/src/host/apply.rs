@@ -75,7 +75,8 @@ impl Host {
                 if old.as_deref() == Some(&contents.bytes) && self.files.mode(path)? == Some(*mode) {
                     return Ok(());
                 }
-                if let Some(old) = old.filter(|old| !contents.secret && *old != contents.bytes) {
+                // What lies below /run is gone at the next boot anyway, and tokens lie there.
+                if let Some(old) = old.filter(|old| *old != contents.bytes && !path.starts_with("/run")) {
                     self.keep(path, &old)?;
                 }
                 self.files.write(path, &contents.bytes, *mode)?;

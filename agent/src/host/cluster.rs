@@ -123,6 +123,8 @@ impl ApiServer {
                 let mut config = kube::Config::from_custom_kubeconfig(kubeconfig, &Default::default())
                     .await
                     .map_err(|error| broken(error.to_string()))?;
+                // Never through a proxy of the shell that happened to start this.
+                config.proxy_url = None;
                 config.connect_timeout = Some(LIMIT);
                 config.read_timeout = Some(LIMIT);
                 kube::Client::try_from(config).map_err(|error| broken(error.to_string()))

@@ -7,6 +7,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::{Duration, SystemTime};
 
 use anyhow::{Context, Result, bail};
 use nix::errno::Errno;
@@ -61,11 +62,22 @@ impl Files {
         let relative = path.strip_prefix("/").unwrap_or(path);
         let relative = if relative.as_os_str().is_empty() { Path::new(".") } else { relative };
         let how = OpenHow::new().flags(flags | OFlag::O_CLOEXEC).mode(mode).resolve(ResolveFlag::RESOLVE_IN_ROOT);
-        match openat2(self.directory.as_fd(), relative, how) {
+        match self.resolve(relative, how) {
             // Before Linux 5.6. On the running system plain resolution means the same.
             Err(Errno::ENOSYS) if self.root == Path::new("/") => nix::fcntl::open(path, flags | OFlag::O_CLOEXEC, mode),
             other => other,
         }
+    }
+
+    /// openat2(2), asked again when a rename or mount somewhere on the system came between while ".." was followed.
+    fn resolve(&self, relative: &Path, how: OpenHow) -> Result<OwnedFd, Errno> {
+        for _ in 0..1000 {
+            match openat2(self.directory.as_fd(), relative, how) {
+                Err(Errno::EAGAIN) => {}
+                other => return other,
+            }
+        }
+        Err(Errno::EAGAIN)
     }
 
     /// Opens a file for reading, or `None` when it is absent.
@@ -139,6 +151,22 @@ impl Files {
             Err(Errno::ENOENT | Errno::ENOTDIR) => Ok(None),
             Err(error) => Err(error).with_context(|| format!("looking at {}", path.display())),
         }
+    }
+
+    /// When a file was last written, or `None` when it is absent.
+    pub fn modified(&self, path: &Path) -> Result<Option<SystemTime>> {
+        let Some(file) = self.open(path)? else { return Ok(None) };
+        file.metadata()
+            .and_then(|metadata| metadata.modified())
+            .map(Some)
+            .with_context(|| format!("looking at {}", path.display()))
+    }
+
+    /// Time since the kernel started, from `/proc/uptime` (proc(5): seconds).
+    pub fn since_boot(&self) -> Result<Duration> {
+        let text = self.text("/proc/uptime".as_ref())?.unwrap_or_default();
+        let seconds: f64 = text.split_whitespace().next().and_then(|word| word.parse().ok()).unwrap_or_default();
+        Ok(Duration::try_from_secs_f64(seconds).unwrap_or_default())
     }
 
     /// The opened directory that holds `path`, and the last part of its name; `None` when the directory is absent.

@@ -1,6 +1,7 @@
 //! Drift is noticed by the kernel's own events (inotify(7)), so an idle agent costs nothing.
 
 use std::io::ErrorKind;
+use std::path::Path;
 
 use anyhow::{Context, Result};
 use futures_util::StreamExt;
@@ -12,12 +13,12 @@ pub struct Watch {
 }
 
 impl Watch {
-    /// Watches the directories that exist; their subdirectories are not watched.
-    pub fn over<'a>(directories: impl IntoIterator<Item = &'a str>) -> Result<Self> {
+    /// Watches those of the directories below `root` that exist; their subdirectories are not watched.
+    pub fn over<'a>(root: &Path, directories: impl IntoIterator<Item = &'a str>) -> Result<Self> {
         let inotify = Inotify::init().context("watching files (inotify)")?;
         let wanted = WatchMask::CLOSE_WRITE | WatchMask::MOVED_TO | WatchMask::DELETE | WatchMask::ONLYDIR;
         for directory in directories {
-            match inotify.watches().add(directory, wanted) {
+            match inotify.watches().add(root.join(directory.trim_start_matches('/')), wanted) {
                 Ok(_) => {}
                 Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => {}
                 Err(error) => return Err(error).with_context(|| format!("watching {directory}")),

@@ -33,15 +33,13 @@ impl<'a> Recorder<'a> {
     /// A round that begins now.
     pub fn begin(host: &Host, verb: &str, boot_id: &str) -> Round {
         let started = host.clock.now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
-        let uptime = host.files.text("/proc/uptime".as_ref()).ok().flatten().unwrap_or_default();
-        let since_boot = uptime.split_whitespace().next().and_then(|word| word.parse::<f64>().ok()).unwrap_or_default();
+        let since_boot = host.files.since_boot().unwrap_or_default();
         Round {
             boot_id: boot_id.to_owned(),
             version: env!("CARGO_PKG_VERSION").to_owned(),
             verb: verb.to_owned(),
             started: u64::try_from(started.as_millis()).unwrap_or_default(),
-            since_boot: u64::try_from(Duration::try_from_secs_f64(since_boot).unwrap_or_default().as_millis())
-                .unwrap_or_default(),
+            since_boot: u64::try_from(since_boot.as_millis()).unwrap_or_default(),
             steps: Vec::new(),
             finished: false,
         }

@@ -6,12 +6,15 @@ use std::sync::{Arc, Condvar, Mutex};
 use std::time::{Duration, Instant};
 
 use crate::engine::{Event, Observer};
+use crate::host::service;
 use crate::show::{Style, duration, print, step_line};
 use crate::step::Change;
 
 /// Prints each step as it ends; on a terminal also a line that moves while a change is being made.
 pub struct Terminal {
     style: Style,
+    /// Where lines go.
+    out: fn(&str),
     live: Option<Live>,
     /// What was last said of a step that waits: said once, not at every look.
     waiting: RefCell<String>,
@@ -20,14 +23,20 @@ pub struct Terminal {
 impl Terminal {
     /// A printer in this style.
     pub fn new(style: Style) -> Self {
-        Self { style, live: style.live.then(Live::start), waiting: RefCell::default() }
+        Self { style, out: print, live: style.live.then(Live::start), waiting: RefCell::default() }
+    }
+
+    /// For the service: plain lines on the machine's console, or on standard output when it was started by hand.
+    pub fn for_service() -> Self {
+        let out = if service::is_unit() { service::console } else { print };
+        Self { style: Style::default(), out, live: None, waiting: RefCell::default() }
     }
 
     fn line(&self, text: &str) {
         if let Some(live) = &self.live {
             live.show(None);
         }
-        print(text);
+        (self.out)(text);
     }
 }
 
@@ -41,7 +50,7 @@ impl Observer for Terminal {
             }
             Event::Changing(step, change) => match (&self.live, change) {
                 (Some(live), _) => live.show(Some(format!("{:<11}  {change}", step.name()))),
-                (None, Change::Run(_) | Change::Unit(..)) => print(&format!("  {:<11}  {change} ...\n", step.name())),
+                (None, Change::Run(_) | Change::Unit(..)) => (self.out)(&format!("  {:<11}  {change} ...\n", step.name())),
                 (None, _) => {}
             },
             Event::Changed(step, change, took, failure) => {
@@ -59,7 +68,7 @@ impl Observer for Terminal {
                     Some(live) => live.show(Some(format!("{text}; again in {}", duration(*pause)))),
                     None if *self.waiting.borrow() == text => {}
                     None => {
-                        print(&format!("  {text}\n"));
+                        (self.out)(&format!("  {text}\n"));
                         self.waiting.replace(text);
                     }
                 }

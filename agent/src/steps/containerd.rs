@@ -51,13 +51,20 @@ impl Step for Containerd {
         Stage::Image
     }
 
+    fn watches(&self) -> &'static [&'static str] {
+        &["/etc/containerd", "/etc/containerd/conf.d"]
+    }
+
     async fn check(&self, look: Look<'_>) -> Result<Status> {
         examine(look, &Wanted::of(look)).await
     }
 
     fn judge(&self, failure: &Failure) -> Option<Status> {
         match failure {
-            Failure::Program { command, output } => changes::refused(command, &output.tail()),
+            // 125 to 127 are chroot's own: it could not even start the program.
+            Failure::Program { command, output } if !matches!(output.code, Some(125..=127)) => {
+                changes::refused(command, &output.tail())
+            }
             _ => None,
         }
     }

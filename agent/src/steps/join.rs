@@ -48,6 +48,10 @@ impl Step for Join {
         &["hostname", "kernel", "containerd", "kubelet"]
     }
 
+    fn watches(&self) -> &'static [&'static str] {
+        &["/etc/kubernetes", "/etc/kubernetes/pki", "/var/lib/kubelet/pki"]
+    }
+
     /// All endpoints are asked at once; one that misbehaves at every stage takes this long.
     fn limit(&self) -> Duration {
         Duration::from_secs(60)
@@ -85,6 +89,8 @@ async fn member(look: Look<'_>, until: SystemTime) -> Result<Status> {
     let mut why = Vec::new();
     if look.exists(kubeadm::DISCOVERY_FILE)? {
         why.push("a bootstrap token is left in a file");
+        // The last join was cut off after kubeadm's end: it counts as done only once it is on the disk.
+        changes.push(Change::Sync);
         changes.push(Change::Remove { path: kubeadm::DISCOVERY_FILE.into(), secret: true });
     }
     if unit.file == "disabled" {

@@ -1,8 +1,11 @@
 //! Labels, taints, address and provider id count only when the kubelet registers its Node, so its flags must be right before it starts.
 
+use std::time::{Duration, SystemTime};
+
 use anyhow::Result;
 use async_trait::async_trait;
 
+use crate::host::units::UnitState;
 use crate::look::Look;
 use crate::step::{Change, Finding, Stage, Status, Step, UnitVerb};
 
@@ -94,8 +97,11 @@ impl Step for Kubelet {
                 wrong.push("systemd has not read its unit".to_owned());
                 changes.push(Change::Unit(UnitVerb::Reload, UNIT.to_owned()));
             }
-            if unit.is_running() && !runs_with(look, unit.main_pid, &flags)? {
-                wrong.push("it runs with other flags".to_owned());
+            if let Some(flag) = missing_flag(look, &unit, &flags)? {
+                if changes.is_empty() && !is_older(look, &unit)? {
+                    return Ok(Status::Broken(ignores(&flag)));
+                }
+                wrong.push(format!("it runs without {flag}"));
                 changes.push(Change::Unit(UnitVerb::Restart, UNIT.to_owned()));
             }
         }
@@ -147,11 +153,35 @@ fn environment(look: Look<'_>, flags: &[String]) -> Result<String> {
     Ok(format!("# Written by gpuk-agent: the operator's flags, then ours.\nKUBELET_EXTRA_ARGS=\"{}\"\n", all.join(" ")))
 }
 
-/// Whether the running kubelet was started with all of these flags.
-fn runs_with(look: Look<'_>, pid: u32, flags: &[String]) -> Result<bool> {
-    let line = look.read(format!("/proc/{pid}/cmdline"))?.unwrap_or_default();
+/// The first of these flags that the running kubelet was not started with.
+fn missing_flag(look: Look<'_>, unit: &UnitState, flags: &[String]) -> Result<Option<String>> {
+    let line = look.read(format!("/proc/{}/cmdline", unit.main_pid))?.unwrap_or_default();
     let words: Vec<&[u8]> = line.split(|byte| *byte == 0).collect();
-    Ok(pid == 0 || flags.iter().flat_map(|flag| flag.split_whitespace()).all(|flag| words.contains(&flag.as_bytes())))
+    // A process that systemd has only just forked is not the kubelet yet.
+    if !unit.is_running() || !words.first().is_some_and(|program| program.ends_with(b"kubelet")) {
+        return Ok(None);
+    }
+    Ok(flags.iter().find(|flag| !words.contains(&flag.as_bytes())).cloned())
+}
+
+/// Whether the kubelet was started before its flags were written down: then it cannot know them.
+fn is_older(look: Look<'_>, unit: &UnitState) -> Result<bool> {
+    let Some(written) = look.modified(FLAGS_FILE)? else { return Ok(true) };
+    let age = look.since_boot()?.saturating_sub(Duration::from_micros(unit.active_since));
+    let started = look.now().checked_sub(age).unwrap_or(SystemTime::UNIX_EPOCH);
+    // Both times are rounded on the way.
+    Ok(started < written + Duration::from_secs(1))
+}
+
+fn ignores(flag: &str) -> Finding {
+    Finding::new(
+        "kubelet-ignores-flags",
+        "The kubelet's unit ignores the flags that the agent wrote down",
+        format!("it was started after {FLAGS_FILE} was written, and runs without {flag}"),
+        format!(
+            "systemctl cat {UNIT}   (its ExecStart must end with $KUBELET_EXTRA_ARGS, and no later drop-in may set that), then: systemctl restart kubelet"
+        ),
+    )
 }
 
 /// The kubelet and the runtime must manage cgroups the same way; containerd is put on systemd's by its own step.

@@ -93,7 +93,7 @@ fn judge(look: Look<'_>, name: &str, node: &NodeObject) -> Status {
 
 async fn missing(look: Look<'_>, name: &str) -> Result<Status> {
     let unit = look.unit(kubelet::UNIT).await?.unwrap_or_default();
-    if unit.is_running() && since_boot(look)?.saturating_sub(Duration::from_micros(unit.active_since)) > REGISTERS_WITHIN {
+    if unit.is_running() && look.since_boot()?.saturating_sub(Duration::from_micros(unit.active_since)) > REGISTERS_WITHIN {
         let why = format!("there is no Node {name}: it was deleted while its kubelet ran, which never registers again by itself");
         return Ok(Status::pending(why, vec![Change::Unit(UnitVerb::Restart, kubelet::UNIT.to_owned())]));
     }
@@ -103,12 +103,6 @@ async fn missing(look: Look<'_>, name: &str) -> Result<Status> {
         format!("the API server has no Node {name}"),
         "journalctl -b -u kubelet",
     )))
-}
-
-fn since_boot(look: Look<'_>) -> Result<Duration> {
-    let text = look.text("/proc/uptime")?.unwrap_or_default();
-    let seconds: f64 = text.split_whitespace().next().and_then(|word| word.parse().ok()).unwrap_or_default();
-    Ok(Duration::try_from_secs_f64(seconds).unwrap_or_default())
 }
 
 fn unreachable(error: &ClusterError) -> Finding {

@@ -5,21 +5,23 @@ use std::time::Duration;
 
 use crate::catalog;
 use crate::cli::Exit;
-use crate::engine::{Engine, Event, Observer, Stop};
+use crate::engine::{Engine, Observer, Stop};
+use crate::host::Host;
+use crate::host::cluster::KUBELET_KUBECONFIG;
 use crate::host::files::Lock;
 use crate::identity;
 use crate::report::condition;
 use crate::report::recorder::Recorder;
 use crate::session::Session;
 use crate::show::complain;
-use crate::state::{State, StepRecord, Verdict};
+use crate::state::{State, StepRecord};
 
 /// Held while an agent works; two agents never do at once.
 pub const LOCK_FILE: &str = "/run/gpuk-agent/lock";
 
 /// Tries the lock once.
-pub fn lock(session: &Session) -> Result<Option<Lock>, Exit> {
-    session.host.files.lock(Path::new(LOCK_FILE)).map_err(|error| {
+pub fn lock(host: &Host) -> Result<Option<Lock>, Exit> {
+    host.files.lock(Path::new(LOCK_FILE)).map_err(|error| {
         complain(&format!("{error:#}"));
         Exit::Broken
     })
@@ -31,20 +33,24 @@ pub fn may_change(session: &Session) -> Result<(), Exit> {
         complain("this changes the system and needs root. Try: sudo gpuk-agent up   (plan and doctor work without)");
         return Err(Exit::NoPermission);
     }
+    if let Some(why) = &session.without_user_data {
+        complain(&format!("{why}; what it says may be missing, so nothing was changed"));
+        return Err(Exit::Broken);
+    }
     Ok(())
 }
 
-/// SIGTERM and SIGINT ask the engine to end at the next change's edge.
+/// SIGTERM, SIGINT and SIGHUP ask the engine to end at the next change's edge.
 pub fn stop_on_signals() -> Stop {
     use tokio::signal::unix::{SignalKind, signal};
     let (switch, stop) = Stop::new();
     tokio::task::spawn_local(async move {
-        let (Ok(mut terminate), Ok(mut interrupt)) = (signal(SignalKind::terminate()), signal(SignalKind::interrupt())) else {
-            return;
-        };
+        let signals = (signal(SignalKind::terminate()), signal(SignalKind::interrupt()), signal(SignalKind::hangup()));
+        let (Ok(mut terminate), Ok(mut interrupt), Ok(mut hangup)) = signals else { return };
         tokio::select! {
             _ = terminate.recv() => {}
             _ = interrupt.recv() => {}
+            _ = hangup.recv() => {}
         }
         // Nobody listens any more: the end is near anyway.
         let _ = switch.send(true);
@@ -52,13 +58,6 @@ pub fn stop_on_signals() -> Stop {
         std::future::pending::<()>().await;
     });
     stop
-}
-
-/// Watches nothing.
-pub struct Silent;
-
-impl Observer for Silent {
-    fn event(&self, _event: &Event<'_>) {}
 }
 
 /// Goes through the catalog once. The caller holds the lock.
@@ -69,10 +68,15 @@ pub async fn round(session: &Session, verb: &str, observer: &dyn Observer, patie
     state.node.clone_from(&node);
     let recorder = Recorder::new(host, state, Recorder::begin(host, verb, &facts.boot_id), observer);
     let engine = Engine { host, config, facts, observer: &recorder, stop: stop.clone() };
-    let records = engine.bring_up(&catalog::steps(), patience).await;
+    let steps = catalog::steps();
+    let records = engine.bring_up(&steps, patience).await;
+    if records.len() < steps.len() || stop.requested() {
+        // Cut short: nobody knows how the rest stands.
+        return records;
+    }
     recorder.finish();
-    let joined = records.iter().any(|record| record.name == "join" && record.verdict == Verdict::Ready);
-    if joined && config.report.node_condition && config.wants_join() && host.files.is_running_system() {
+    let registered = host.files.exists(KUBELET_KUBECONFIG.as_ref()).unwrap_or(false);
+    if registered && config.report.node_condition && config.wants_join() && host.files.is_running_system() {
         let wanted = condition::from_records(&records);
         match condition::report(host, &node, &wanted).await {
             Ok(true) => {

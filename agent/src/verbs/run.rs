@@ -6,14 +6,15 @@ use super::round;
 use crate::catalog;
 use crate::cli::{Common, Exit};
 use crate::engine::{Event, Observer, Stop};
-use crate::host::service;
 use crate::host::watch::Watch;
+use crate::host::{Host, service};
 use crate::report::journal::{self, Journal};
 use crate::report::terminal::Terminal;
 use crate::session::{DROP_INS, Session};
-use crate::show::Style;
+use crate::show::complain;
 use crate::state::{StepRecord, Verdict};
-use crate::step::Stage;
+use crate::step::{Change, Stage};
+use crate::steps::kubelet;
 
 /// A full look happens this often when no event calls for one, give or take a fifth.
 const SLOW_LOOK: Duration = Duration::from_secs(300);
@@ -22,7 +23,7 @@ const SLOW_LOOK: Duration = Duration::from_secs(300);
 const ROUND_PATIENCE: Duration = Duration::from_secs(120);
 
 /// Pauses after a round that a person must help with: doubling from the first to the second.
-const BROKEN_PAUSE: (Duration, Duration) = (Duration::from_secs(10), Duration::from_secs(300));
+const TROUBLE_PAUSE: (Duration, Duration) = (Duration::from_secs(10), Duration::from_secs(300));
 
 /// Events come in bunches; what follows within this time belongs to the same drift.
 const SETTLE: Duration = Duration::from_secs(2);
@@ -39,71 +40,113 @@ pub async fn run(common: &Common, environment: Vec<(String, String)>) -> Exit {
             }
         });
     }
-    let mut broken = 0_u32;
-    let exit = loop {
-        // The machine and its configuration are read anew in every round: both may have changed.
-        let session = match Session::open(common, environment.clone()).await {
-            Ok(session) => session,
-            Err(trouble) => {
-                service::status("the configuration is wrong: gpuk-agent doctor");
-                break super::say(&trouble, false);
-            }
-        };
-        if let Err(exit) = round::may_change(&session) {
-            break exit;
-        }
-        let records = match round::lock(&session) {
-            Ok(Some(_lock)) => {
-                let observer = Both(Terminal::new(Style::default()), Journal::default());
-                round::round(&session, "run", &observer, ROUND_PATIENCE, &stop).await
-            }
-            Ok(None) => {
+    let mut troubles = 0_u32;
+    while !stop.requested() {
+        // Watching begins before looking, so that no change falls between the two.
+        let watch = watch(common);
+        let pause = match one_round(common, environment.clone(), &stop).await {
+            Ok(Outcome::Taken) => {
                 stop.sleep(Duration::from_millis(200)).await;
-                if stop.requested() {
-                    break Exit::Fine;
-                }
                 continue;
             }
-            Err(exit) => break exit,
+            Ok(Outcome::Waits) => {
+                stop.sleep(Duration::from_secs(1)).await;
+                continue;
+            }
+            Ok(Outcome::Settled) => {
+                troubles = 0;
+                SLOW_LOOK.mul_f64(0.8 + 0.4 * fastrand::f64())
+            }
+            Ok(Outcome::Troubled) => {
+                let pause = TROUBLE_PAUSE.0.saturating_mul(1 << troubles.min(8)).min(TROUBLE_PAUSE.1);
+                troubles += 1;
+                pause.mul_f64(0.5 + fastrand::f64() / 2.0)
+            }
+            Err(exit) => return exit,
         };
-        service::ready();
-        service::status(&summary(&records));
-        if stop.requested() {
-            break Exit::Fine;
-        }
-        let any = |verdict| records.iter().any(|record| record.verdict == verdict);
-        if any(Verdict::Broken) || any(Verdict::Pending) {
-            let pause = BROKEN_PAUSE.0.saturating_mul(1 << broken.min(8)).min(BROKEN_PAUSE.1);
-            broken += 1;
-            drifted(pause.mul_f64(0.5 + fastrand::f64() / 2.0), &stop).await;
-        } else if records.iter().all(|record| record.verdict.is_settled()) {
-            broken = 0;
-            drifted(SLOW_LOOK.mul_f64(0.8 + 0.4 * fastrand::f64()), &stop).await;
-        } else {
-            stop.sleep(Duration::from_secs(1)).await;
-        }
-        if stop.requested() {
-            break Exit::Fine;
-        }
-    };
+        drifted(watch, pause, &stop).await;
+    }
     service::stopping();
-    exit
+    Exit::Fine
 }
 
-/// Returns when something that a step cares about changed, when it is time for a full look, or when the end is asked for.
-async fn drifted(slow: Duration, stop: &Stop) {
+/// How one round of the service ended.
+enum Outcome {
+    /// Another agent is at work.
+    Taken,
+    /// The outside world is not ready.
+    Waits,
+    /// Every step holds.
+    Settled,
+    /// A person is needed; the service looks again all the same, ever more slowly.
+    Troubled,
+}
+
+/// One round under the lock. The machine and its configuration are read anew: both may have changed.
+async fn one_round(common: &Common, environment: Vec<(String, String)>, stop: &Stop) -> Result<Outcome, Exit> {
+    let troubled = |what: &str| {
+        service::ready();
+        service::status(what);
+        Ok(Outcome::Troubled)
+    };
+    let host = match Host::real(&common.root) {
+        Ok(host) => host,
+        Err(error) => {
+            complain(&format!("{error:#}"));
+            return Err(Exit::Broken);
+        }
+    };
+    let Some(_lock) = round::lock(&host)? else { return Ok(Outcome::Taken) };
+    let session = match Session::open(common, environment).await {
+        Ok(session) => session,
+        Err(trouble) => {
+            super::say(&trouble, false);
+            return troubled("the configuration is wrong: gpuk-agent doctor");
+        }
+    };
+    match round::may_change(&session) {
+        Ok(()) => {}
+        Err(Exit::NoPermission) => return Err(Exit::NoPermission),
+        Err(_) => return troubled("the user-data could not be read: gpuk-agent doctor"),
+    }
+    let observer = Both(Terminal::for_service(), Journal::default());
+    let records = round::round(&session, "run", &observer, ROUND_PATIENCE, stop).await;
+    service::ready();
+    service::status(&summary(&records));
+    let any = |verdict| records.iter().any(|record| record.verdict == verdict);
+    Ok(if any(Verdict::Broken) || any(Verdict::Pending) {
+        Outcome::Troubled
+    } else if records.iter().all(|record| record.verdict.is_settled()) {
+        Outcome::Settled
+    } else {
+        Outcome::Waits
+    })
+}
+
+/// A watch over everything that a step cares about, and the configuration. Without one the slow look finds drift alone.
+fn watch(common: &Common) -> Option<Watch> {
     let steps = catalog::steps();
     let directories = steps.iter().flat_map(|step| step.watches().iter().copied()).chain(["/etc/gpuk", DROP_INS]);
-    let mut watch = match Watch::over(directories) {
-        Ok(watch) => watch,
+    match Watch::over(&common.root, directories) {
+        Ok(watch) => Some(watch),
         Err(error) => {
             tracing::warn!("{error:#}; drift is found by the slow look alone");
-            return stop.sleep(slow).await;
+            None
+        }
+    }
+}
+
+/// Returns when a watched file changed, when it is time for a full look, or when the end is asked for.
+async fn drifted(watch: Option<Watch>, slow: Duration, stop: &Stop) {
+    let changed = async {
+        match watch {
+            Some(mut watch) => watch.changed().await,
+            None => std::future::pending().await,
         }
     };
     tokio::select! {
         () = stop.sleep(slow) => {}
-        file = watch.changed() => {
+        file = changed => {
             tracing::info!("{file} was changed: looking at everything again");
             stop.sleep(SETTLE).await;
         }
@@ -123,12 +166,16 @@ struct Both(Terminal, Journal);
 
 impl Observer for Both {
     fn event(&self, event: &Event<'_>) {
-        if let Event::Started(step) = event {
-            if step.stage() == Stage::Cluster {
-                // kubeadm starts the kubelet, which is ordered after this service: ready must not wait for the join.
-                service::ready();
+        // The kubelet is ordered after this service: systemd would not start it, for kubeadm or for us, before "ready".
+        match event {
+            Event::Started(step) => {
+                if step.stage() == Stage::Cluster {
+                    service::ready();
+                }
+                service::status(&format!("working on {}", step.name()));
             }
-            service::status(&format!("working on {}", step.name()));
+            Event::Changing(_, Change::Unit(_, unit)) if unit == kubelet::UNIT => service::ready(),
+            _ => {}
         }
         self.0.event(event);
         self.1.event(event);

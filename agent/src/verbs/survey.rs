@@ -1,7 +1,7 @@
 //! Looking at every step, one after the other, changes nothing and so needs no order, no root and no lock.
 
 use crate::catalog;
-use crate::engine::{Engine, Event, Observer, Stop};
+use crate::engine::{Engine, Silent, Stop};
 use crate::session::Session;
 use crate::state::Verdict;
 use crate::step::{Change, Finding, Stage, Status};
@@ -24,16 +24,10 @@ pub struct Seen {
     pub finding: Option<Finding>,
 }
 
-struct Nobody;
-
-impl Observer for Nobody {
-    fn event(&self, _event: &Event<'_>) {}
-}
-
 /// Looks at every step once.
 pub async fn survey(session: &Session) -> Vec<Seen> {
     let (_switch, stop) = Stop::new();
-    let engine = Engine { host: &session.host, config: &session.config, facts: &session.facts, observer: &Nobody, stop };
+    let engine = Engine { host: &session.host, config: &session.config, facts: &session.facts, observer: &Silent, stop };
     let mut all = Vec::new();
     for step in catalog::steps() {
         let (name, purpose, needs) = (step.name(), step.purpose(), step.needs());

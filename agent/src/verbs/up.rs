@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::round;
 use crate::cli::Exit;
-use crate::engine::Stop;
+use crate::engine::{Silent, Stop};
 use crate::host::files::Lock;
 use crate::identity;
 use crate::report::terminal::Terminal;
@@ -24,7 +24,7 @@ pub async fn up(session: &Session, json: bool) -> Exit {
     };
     let style = if json { Style::default() } else { Style::of_stdout() };
     let terminal = Terminal::new(style);
-    let silent = round::Silent;
+    let silent = Silent;
     let observer: &dyn crate::engine::Observer = if json { &silent } else { &terminal };
     let records = round::round(session, "up", observer, session.config.cluster.patience.0, &stop).await;
     drop(terminal);
@@ -67,7 +67,7 @@ async fn wait_for_lock(session: &Session, stop: &Stop, patience: Duration) -> Re
     let began = tokio::time::Instant::now();
     let mut told = false;
     loop {
-        match round::lock(session)? {
+        match round::lock(&session.host)? {
             Some(lock) => return Ok(lock),
             None if began.elapsed() > patience || stop.requested() => {
                 crate::show::complain("another agent is at work on this machine; see: gpuk-agent status");

@@ -1,6 +1,7 @@
 //! Speed is a feature, so each promise is a row: goal, figure, verdict. Run it with `tests/bench`.
 //!
-//! Times are the least of many runs beside `/bin/true`, which a busy machine disturbs least. The exit status is 1 when a goal is missed.
+//! Times are the least of many runs beside `/bin/true`, which a busy machine disturbs least. A missed goal of size or memory fails the run;
+//! a missed goal of time is only told, because a busy machine can miss it.
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode, Stdio};
@@ -83,7 +84,7 @@ struct Table {
 impl Table {
     fn row(&mut self, what: &str, goal: f64, figure: f64, unit: &str) {
         let met = figure <= goal;
-        self.all_met &= met;
+        self.all_met &= met || matches!(unit, "ms" | "%");
         println!("{:<52} {goal:>9.3} {figure:>9.3} {unit:<4} {}", what, if met { "met" } else { "MISSED" });
     }
 }

@@ -181,7 +181,9 @@ mod tests {
         let listener = Listener::new(move |line: &Line| ear.lock().unwrap().push(line.text.clone()));
         let serial = Serial::follow(folder.path(), listener).unwrap();
         std::fs::write(folder.path().join("serial.raw"), "one\ntwo\nthr").unwrap();
-        assert_eq!(serial.find(0, "two", Duration::from_secs(5)).map(|line| line.text).as_deref(), Some("two"));
+        // Each look waits for one more line at most, and "one" is such a line.
+        let two = (0..100).find_map(|_| serial.find(0, "two", Duration::from_millis(100)));
+        assert_eq!(two.map(|line| line.text).as_deref(), Some("two"));
         assert!(serial.find(0, "thr", Duration::from_millis(60)).is_none());
         assert!(serial.find(1, "one", Duration::from_millis(1)).is_none());
         assert_eq!(*heard.lock().unwrap(), ["one", "two"]);

@@ -51,7 +51,7 @@ async fn a_joined_nodes_kubelet_is_started_and_enabled() {
     let machine = joined();
     machine.write(DISCOVERY_FILE, "token");
     let (_, changes) = machine.pending().await;
-    assert_eq!(changes, [Change::Remove { path: DISCOVERY_FILE.into(), secret: true }]);
+    assert_eq!(changes, [Change::Sync, Change::Remove { path: DISCOVERY_FILE.into(), secret: true }]);
 }
 
 #[tokio::test]
