@@ -6,6 +6,7 @@ use super::{hostname::Hostname, kernel::Kernel, kubelet::Kubelet, node::Node};
 use crate::config::{self, Source};
 use crate::facts::{Facts, Gpu, Instance};
 use crate::host::Host;
+use crate::host::clock::FixedClock;
 use crate::host::cluster::{ClusterError, Condition, Node as NodeObject, ScriptedCluster};
 use crate::host::units::{ScriptedUnits, UnitState};
 use crate::look::Look;
@@ -135,6 +136,29 @@ async fn a_kubelet_that_runs_with_other_flags_is_restarted() {
     let last = |made: Vec<Change>| made.last().unwrap().to_string();
     assert_eq!(last(changes(check(&Kubelet, &host, &facts(), "[node]\nip = \"10.0.0.7\"\n").await)), "restart kubelet.service");
     assert_ne!(last(changes(check(&Kubelet, &host, &facts(), "[node]\nip = \"10.0.0.1\"\n").await)), "restart kubelet.service");
+}
+
+#[tokio::test]
+async fn a_kubelet_whose_unit_ignores_the_flags_is_not_restarted_for_ever() {
+    let (_root, mut host) = machine(&[
+        ("usr/lib/systemd/system/kubelet.service", ""),
+        ("proc/7/cmdline", "/usr/bin/kubelet\0"),
+        ("proc/uptime", "1000.00 1.00\n"),
+    ]);
+    let configuration = "[node]\nip = \"10.0.0.7\"\n";
+    host.units =
+        Box::new(ScriptedUnits::with([("kubelet.service", UnitState { active: "inactive".to_owned(), ..UnitState::default() })]));
+    settles(&Kubelet, &host, &facts(), configuration).await;
+    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_secs();
+    host.clock = Box::new(FixedClock::at(now + 500));
+    let running = |active_since| UnitState { active: "active".to_owned(), main_pid: 7, active_since, ..UnitState::default() };
+    // Started 510 s ago, before the flags were written.
+    host.units = Box::new(ScriptedUnits::with([("kubelet.service", running(490_000_000))]));
+    let made = changes(check(&Kubelet, &host, &facts(), configuration).await);
+    assert_eq!(made.iter().map(ToString::to_string).collect::<Vec<_>>(), ["restart kubelet.service"]);
+    // Started 10 s ago, after they were written.
+    host.units = Box::new(ScriptedUnits::with([("kubelet.service", running(990_000_000))]));
+    assert_eq!(code(&check(&Kubelet, &host, &facts(), configuration).await), "kubelet-ignores-flags");
 }
 
 #[tokio::test]
