@@ -46,6 +46,15 @@ impl UnitState {
     }
 }
 
+/// Where packages and operators put unit files, the most important place first (systemd.unit(5); the last is Debian's and Ubuntu's old one).
+pub const UNIT_DIRECTORIES: [&str; 5] = [
+    "/etc/systemd/system",
+    "/run/systemd/system",
+    "/usr/local/lib/systemd/system",
+    "/usr/lib/systemd/system",
+    "/lib/systemd/system",
+];
+
 /// systemd's manager.
 #[async_trait(?Send)]
 pub trait Units {

@@ -18,14 +18,12 @@ use std::time::{Duration, SystemTime};
 use anyhow::Result;
 use async_trait::async_trait;
 
+use super::kubelet::UNIT as KUBELET;
 use crate::host::apply::Failure;
 use crate::host::programs::Question;
 use crate::look::Look;
 use crate::step::{Change, Finding, Stage, Status, Step, UnitVerb};
 use joined::{KUBELET_CONFIG, Membership};
-
-/// The kubelet's unit.
-const KUBELET: &str = "kubelet.service";
 
 /// Joins the configured cluster with a bootstrap token, and keeps the kubelet running afterwards.
 pub struct Join;
@@ -58,7 +56,7 @@ impl Step for Join {
     }
 
     async fn check(&self, look: Look<'_>) -> Result<Status> {
-        if !target::is_wanted(look) {
+        if !look.config.wants_join() {
             return Ok(Status::Ready("not asked to join a cluster".to_owned()));
         }
         match joined::membership(look)? {

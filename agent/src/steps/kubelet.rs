@@ -5,7 +5,7 @@ use std::time::{Duration, SystemTime};
 use anyhow::Result;
 use async_trait::async_trait;
 
-use crate::host::units::UnitState;
+use crate::host::units::{UNIT_DIRECTORIES, UnitState};
 use crate::look::Look;
 use crate::step::{Change, Finding, Stage, Status, Step, UnitVerb};
 
@@ -21,20 +21,11 @@ const DROP_IN_TEXT: &str = "\
 EnvironmentFile=-/var/lib/gpuk-agent/kubelet.env
 ";
 
-/// Where packages and operators put the unit.
-const UNIT_PLACES: &[&str] = &[
-    "/etc/systemd/system",
-    "/run/systemd/system",
-    "/usr/local/lib/systemd/system",
-    "/usr/lib/systemd/system",
-    "/lib/systemd/system",
-];
-
 /// Where kubeadm's drop-in reads the operator's flags (Debian's and Red Hat's place).
 const OPERATOR_FLAGS: &[&str] = &["/etc/default/kubelet", "/etc/sysconfig/kubelet"];
 
-/// Written by kubeadm at the join.
-const KUBELET_CONFIG: &str = "/var/lib/kubelet/config.yaml";
+/// The kubelet's configuration, written by kubeadm at the join from the cluster's ConfigMap `kube-system/kubelet-config`.
+pub const KUBELET_CONFIG: &str = "/var/lib/kubelet/config.yaml";
 
 /// The kubelet registers its Node with the right flags.
 pub struct Kubelet;
@@ -59,14 +50,14 @@ impl Step for Kubelet {
 
     async fn check(&self, look: Look<'_>) -> Result<Status> {
         let mut installed = false;
-        for place in UNIT_PLACES {
+        for place in UNIT_DIRECTORIES {
             installed = installed || look.exists(format!("{place}/{UNIT}"))?;
         }
         if !installed {
             return Ok(Status::Broken(Finding::new(
                 "kubelet-not-installed",
                 "The kubelet is not installed",
-                format!("no {UNIT} in {}", UNIT_PLACES.join(", ")),
+                format!("no {UNIT} in {}", UNIT_DIRECTORIES.join(", ")),
                 "install the packages kubelet and kubeadm of the cluster's minor version, then: gpuk-agent up",
             )));
         }

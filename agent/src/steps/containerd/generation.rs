@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 use anyhow::Result;
 
 use crate::host::files::SeekableFile;
+use crate::host::units::UNIT_DIRECTORIES;
 use crate::look::Look;
 
 /// Which containerd is installed, as far as its configuration is concerned.
@@ -73,13 +74,6 @@ pub struct Service {
     pub config_file: Option<PathBuf>,
 }
 
-const UNIT_DIRECTORIES: [&str; 5] = [
-    "/etc/systemd/system",
-    "/run/systemd/system",
-    "/usr/local/lib/systemd/system",
-    "/usr/lib/systemd/system",
-    "/lib/systemd/system",
-];
 const BINARIES: [&str; 4] =
     ["/usr/local/bin/containerd", "/usr/bin/containerd", "/usr/local/sbin/containerd", "/usr/sbin/containerd"];
 

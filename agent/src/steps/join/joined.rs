@@ -13,13 +13,12 @@ use x509_cert::der::{DateTime, Decode};
 
 use crate::host::cluster::KUBELET_KUBECONFIG;
 use crate::look::Look;
+pub use crate::steps::kubelet::KUBELET_CONFIG;
 
 /// The kubelet's certificate and key: a link to a dated file (kubelet, `--cert-dir`, `kubelet-client-current.pem`).
 pub const CERTIFICATE: &str = "/var/lib/kubelet/pki/kubelet-client-current.pem";
 /// The cluster's CA, by which the kubelet knows its API server and its clients.
 pub const AUTHORITY: &str = "/etc/kubernetes/pki/ca.crt";
-/// The kubelet's configuration, from the cluster's ConfigMap `kube-system/kubelet-config`.
-pub const KUBELET_CONFIG: &str = "/var/lib/kubelet/config.yaml";
 /// The kubelet's flags, as kubeadm chose them.
 pub const KUBELET_FLAGS: &str = "/var/lib/kubelet/kubeadm-flags.env";
 

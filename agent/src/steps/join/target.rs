@@ -4,7 +4,7 @@ use anyhow::Result;
 
 use super::bootstrap_token::BootstrapToken;
 use super::verdict::NEW_TOKEN;
-use crate::config::{ClusterKind, Role, Secret};
+use crate::config::Secret;
 use crate::look::Look;
 use crate::step::{Finding, Status};
 
@@ -29,11 +29,6 @@ pub struct Target {
 
 /// What the evidence says for ever after a join without a pin.
 pub const UNVERIFIED: &str = "; warning: the cluster's CA was not verified (cluster.unsafe-skip-ca-verification): whoever controls the network controls this node";
-
-/// Whether the configuration wants the agent to join this machine. An observed node is somebody else's to join.
-pub fn is_wanted(look: Look<'_>) -> bool {
-    look.config.cluster.kind == ClusterKind::Kubeadm && look.config.node.role != Role::Observed
-}
 
 /// Whether the configuration gives up the proof of the cluster's identity.
 pub fn skips_pins(look: Look<'_>) -> bool {
