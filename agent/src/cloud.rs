@@ -63,6 +63,6 @@ pub async fn ask(look: Look<'_>) -> Result<Metadata> {
     let id = look.facts.machine_id.clone();
     // systemd writes the word "uninitialized" into an image's file until the first boot (machine-id(5)).
     let known = !id.is_empty() && id != "uninitialized";
-    let instance = known.then(|| Instance { cloud: "none", id, source: "/etc/machine-id".to_owned() });
+    let instance = known.then(|| Instance { cloud: "none", id, source: "/etc/machine-id".to_owned(), ..Instance::default() });
     Ok(Metadata { instance, ..metadata })
 }

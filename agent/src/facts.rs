@@ -3,6 +3,8 @@
 mod gather;
 pub mod pci;
 
+use std::collections::BTreeMap;
+
 use serde::Serialize;
 
 pub use gather::{Gathered, gather};
@@ -105,14 +107,30 @@ pub struct Disk {
     pub free: u64,
 }
 
-/// Who the platform says this machine is.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+/// Who the platform says this machine is. What it did not say is `None`.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Instance {
-    /// The cloud's row in the table, e.g. `nocloud`.
+    /// The cloud's row in the table, e.g. `nocloud`; `none` for a machine on no cloud.
     pub cloud: &'static str,
     /// The instance id. A changed one is a new node.
     pub id: String,
     /// Where that was read.
     pub source: String,
+    /// What the platform calls the machine, e.g. the name of a virtual machine, a label, `local-hostname`.
+    pub name: Option<String>,
+    /// The region, e.g. `eu-west-1`.
+    pub region: Option<String>,
+    /// The availability zone, e.g. `eu-west-1a`.
+    pub zone: Option<String>,
+    /// The instance type, e.g. `g4dn.xlarge`.
+    pub instance_type: Option<String>,
+    /// The address in the platform's own network.
+    pub address: Option<String>,
+    /// What its owner wrote on it: tags, attributes, metadata. Values that may hold secrets are never among them.
+    pub tags: BTreeMap<String, String>,
+    /// `spec.providerID` as the cloud's controller expects it, e.g. `aws:///eu-west-1a/i-0abc`.
+    pub provider_id: Option<String>,
+    /// Why this is a node that the platform manages by itself, e.g. `GKE: attribute cluster-name is "prod"`.
+    pub managed: Option<String>,
 }

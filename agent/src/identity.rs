@@ -62,7 +62,7 @@ mod tests {
     fn named(template: &str, id: &str) -> Result<String, Finding> {
         let name = Source::flags(vec![("node.name".to_owned(), template.to_owned())]);
         let config = crate::config::load(vec![name]).unwrap().config;
-        let instance = (!id.is_empty()).then(|| Instance { cloud: "nocloud", id: id.to_owned(), source: String::new() });
+        let instance = (!id.is_empty()).then(|| Instance { cloud: "nocloud", id: id.to_owned(), ..Instance::default() });
         node_name(&config, &Facts { instance, ..Facts::default() })
     }
 

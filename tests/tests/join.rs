@@ -51,7 +51,7 @@ impl Stranger {
         ];
         let pairs = pairs.map(|(key, value)| (key.to_owned(), value)).to_vec();
         let config = load(vec![Source::flags(pairs)]).unwrap().config;
-        let instance = Instance { cloud: "nocloud", id: "gpu-1".to_owned(), source: String::new() };
+        let instance = Instance { cloud: "nocloud", id: "gpu-1".to_owned(), ..Instance::default() };
         let facts = Facts { machine_id: "0a".repeat(16), instance: Some(instance), ..Facts::default() };
         let host = Host {
             files: Files::below(root.path()).unwrap(),

@@ -73,7 +73,12 @@ impl Cloud for NoCloud {
 
 impl NoCloud {
     fn instance(&self, id: &str, source: &str) -> Option<Instance> {
-        (!id.is_empty()).then(|| Instance { cloud: self.name(), id: id.to_owned(), source: source.to_owned() })
+        (!id.is_empty()).then(|| Instance {
+            cloud: self.name(),
+            id: id.to_owned(),
+            source: source.to_owned(),
+            ..Instance::default()
+        })
     }
 }
 

@@ -25,7 +25,7 @@ fn machine(files: &[(&str, &str)]) -> (tempfile::TempDir, Host) {
 }
 
 fn facts() -> Facts {
-    let instance = Instance { cloud: "nocloud", id: "i-1".to_owned(), source: "the seed".to_owned() };
+    let instance = Instance { cloud: "nocloud", id: "i-1".to_owned(), source: "the seed".to_owned(), ..Instance::default() };
     Facts { instance: Some(instance), machine_id: "m".to_owned(), boot_id: "b".to_owned(), ..Facts::default() }
 }
 

@@ -200,7 +200,7 @@ impl Machine {
     }
 
     pub fn facts(&self) -> Facts {
-        let instance = Instance { cloud: "nocloud", id: "gpu-1".to_owned(), source: String::new() };
+        let instance = Instance { cloud: "nocloud", id: "gpu-1".to_owned(), ..Instance::default() };
         Facts { machine_id: "0a".repeat(16), instance: Some(instance), ..Facts::default() }
     }
 
