@@ -22,12 +22,12 @@ impl Default for Metadata {
     }
 }
 
-/// The owner's text for this instance. It may hold secrets: never logged, never kept.
+/// What the owner gave this instance on its way. It may hold secrets: never logged, never kept.
 pub struct UserData {
     /// Where it was read, e.g. a path.
     pub source: String,
-    /// As it was found.
-    pub text: String,
+    /// As it was found, perhaps packed.
+    pub bytes: Vec<u8>,
 }
 
 /// One platform. A new one is a file beside `nocloud.rs` and a line in [`clouds`].

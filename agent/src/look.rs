@@ -68,7 +68,7 @@ impl<'a> Look<'a> {
     }
 
     /// The named files of a disk that is not mounted (a metadata seed), read without mounting it for anyone else.
-    pub fn files_of_disk(&self, device: &str, names: &[&str]) -> Result<BTreeMap<String, String>> {
+    pub fn files_of_disk(&self, device: &str, names: &[&str]) -> Result<BTreeMap<String, Vec<u8>>> {
         self.host.kernel.files_of_disk(device, names)
     }
 

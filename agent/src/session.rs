@@ -56,7 +56,7 @@ impl Session {
             config::load(sources.collect()).map_err(Trouble::Configuration)
         };
         let gathered = gather(&host, &layers(None)?.config).await;
-        let user_data = gathered.user_data.and_then(|user_data| Source::user_data(&user_data.text));
+        let user_data = gathered.user_data.and_then(|user_data| Source::user_data(&String::from_utf8_lossy(&user_data.bytes)));
         let Loaded { config, settings } = layers(user_data)?;
         Ok(Self { host, facts: gathered.facts, config, settings, without_user_data: gathered.without_user_data })
     }

@@ -48,22 +48,23 @@ impl Cloud for NoCloud {
             let id = if id.starts_with("iid-datasource") { "" } else { id };
             return Ok(Metadata {
                 instance: self.instance(id, INSTANCE_DATA),
-                user_data: user_data(USER_DATA, look.text(USER_DATA)),
+                user_data: user_data(USER_DATA, look.read(USER_DATA)),
             });
         }
         for seed in SEEDS {
             if let Some(meta_data) = look.text(format!("{seed}/meta-data"))? {
                 let path = format!("{seed}/user-data");
-                let text = look.text(&path);
+                let bytes = look.read(&path);
                 return Ok(Metadata {
                     instance: self.instance(&instance_id(&meta_data), &format!("{seed}/meta-data")),
-                    user_data: user_data(&path, text),
+                    user_data: user_data(&path, bytes),
                 });
             }
         }
         let Some(disk) = seed_disk(look)? else { return Ok(Metadata::default()) };
         let mut files = look.files_of_disk(disk, &["meta-data", "user-data"])?;
         let meta_data = files.remove("meta-data").unwrap_or_default();
+        let meta_data = String::from_utf8_lossy(&meta_data);
         Ok(Metadata {
             instance: self.instance(&instance_id(&meta_data), &format!("meta-data on {disk}")),
             user_data: user_data(&format!("user-data on {disk}"), Ok(files.remove("user-data"))),
@@ -82,9 +83,9 @@ impl NoCloud {
     }
 }
 
-/// Unreadable user-data (packed, or only for root) costs the configuration in it, not the instance's identity.
-fn user_data(source: &str, text: Result<Option<String>>) -> Result<Option<UserData>> {
-    Ok(text?.map(|text| UserData { source: source.to_owned(), text }))
+/// Unreadable user-data (e.g. only for root) costs the configuration in it, not the instance's identity.
+fn user_data(source: &str, bytes: Result<Option<Vec<u8>>>) -> Result<Option<UserData>> {
+    Ok(bytes?.map(|bytes| UserData { source: source.to_owned(), bytes }))
 }
 
 /// The seed disk, if there is one. An image has the disks of the machine it is worked on at, which are none of its business.

@@ -30,7 +30,7 @@ pub trait Kernel {
     fn disks(&self) -> Vec<Disk>;
 
     /// The named files at the top of a disk that is not mounted. Other processes never see the mount.
-    fn files_of_disk(&self, device: &str, names: &[&str]) -> Result<BTreeMap<String, String>>;
+    fn files_of_disk(&self, device: &str, names: &[&str]) -> Result<BTreeMap<String, Vec<u8>>>;
 }
 
 /// The kernel this program runs on.
@@ -64,7 +64,7 @@ impl Kernel for RunningKernel {
         disks.iter().flat_map(|disks| disks.iter()).map(disk).collect()
     }
 
-    fn files_of_disk(&self, device: &str, names: &[&str]) -> Result<BTreeMap<String, String>> {
+    fn files_of_disk(&self, device: &str, names: &[&str]) -> Result<BTreeMap<String, Vec<u8>>> {
         let (device, names) = (device.to_owned(), names.iter().map(|name| (*name).to_owned()).collect::<Vec<_>>());
         let reading = format!("reading the files of {device}");
         // A thread may leave the others' mount namespace alone; what it mounts ends with it.
@@ -73,7 +73,7 @@ impl Kernel for RunningKernel {
     }
 }
 
-fn private_mount(device: &str, names: &[String]) -> Result<BTreeMap<String, String>> {
+fn private_mount(device: &str, names: &[String]) -> Result<BTreeMap<String, Vec<u8>>> {
     let none: Option<&str> = None;
     unshare(CloneFlags::CLONE_NEWNS).context("a private mount namespace (root only)")?;
     mount(none, "/", none, MsFlags::MS_REC | MsFlags::MS_PRIVATE, none).context("making mounts private")?;
@@ -84,8 +84,8 @@ fn private_mount(device: &str, names: &[String]) -> Result<BTreeMap<String, Stri
     let files = Files::below(Path::new(place))?;
     let mut found = BTreeMap::new();
     for name in names {
-        if let Some(text) = files.text(Path::new(name))? {
-            found.insert(name.clone(), text);
+        if let Some(bytes) = files.read(Path::new(name))? {
+            found.insert(name.clone(), bytes);
         }
     }
     Ok(found)
@@ -120,7 +120,7 @@ impl Kernel for RecordingKernel {
         Vec::new()
     }
 
-    fn files_of_disk(&self, device: &str, _names: &[&str]) -> Result<BTreeMap<String, String>> {
+    fn files_of_disk(&self, device: &str, _names: &[&str]) -> Result<BTreeMap<String, Vec<u8>>> {
         bail!("the fake has no disk {device}")
     }
 }
