@@ -42,6 +42,11 @@ pub struct Source {
 }
 
 impl Source {
+    /// What the machine shows by itself; `why` is its origin.
+    pub fn machine(why: impl Into<String>, pairs: Vec<(String, String)>) -> Self {
+        Self { origin: Origin::Machine(why.into()), format: Format::Pairs(pairs) }
+    }
+
     /// A TOML file.
     pub fn file(path: impl Into<String>, text: impl Into<String>) -> Self {
         Self { origin: Origin::File(path.into()), format: Format::Toml(text.into()) }

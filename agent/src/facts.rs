@@ -1,6 +1,7 @@
 //! What can be found out about a machine without asking anyone's opinion: gathered once, never changed on the way.
 
 mod gather;
+mod marks;
 pub mod pci;
 
 use std::collections::BTreeMap;
@@ -8,6 +9,7 @@ use std::collections::BTreeMap;
 use serde::Serialize;
 
 pub use gather::{Gathered, gather};
+pub use marks::Marks;
 
 /// Everything known about this machine. Absent is `None` or empty; each source is in the field's comment.
 #[derive(Clone, Debug, Default, PartialEq, Serialize)]
@@ -35,6 +37,8 @@ pub struct Facts {
     pub hostname: String,
     /// Who the platform says this machine is.
     pub instance: Option<Instance>,
+    /// What the files on the disk tell about its part in a cluster.
+    pub marks: Marks,
     /// What could not be looked at, and why (e.g. without root).
     pub unseen: Vec<String>,
 }

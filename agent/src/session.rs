@@ -8,6 +8,7 @@ use crate::cli::Common;
 use crate::config::{self, Config, ConfigErrors, Loaded, Setting, Source};
 use crate::facts::{Facts, gather};
 use crate::host::Host;
+use crate::role;
 
 /// The operator's own file.
 pub const MAIN_FILE: &str = "/etc/gpuk/agent.toml";
@@ -51,13 +52,13 @@ impl Session {
         let files = files(&host)?;
         let last = [Source::environment(environment), Source::flags(common.settings.clone())];
         // What the image and the operator say may be needed to find the user-data, which then comes between them.
-        let layers = |user_data: Option<Source>| {
-            let sources = files.iter().cloned().chain(user_data).chain(last.iter().cloned());
+        let layers = |user_data: Option<Source>, role: Option<Source>| {
+            let sources = role.into_iter().chain(files.iter().cloned()).chain(user_data).chain(last.iter().cloned());
             config::load(sources.collect()).map_err(Trouble::Configuration)
         };
-        let gathered = gather(&host, &layers(None)?.config).await;
+        let gathered = gather(&host, &layers(None, None)?.config).await;
         let user_data = gathered.user_data.and_then(|user_data| Source::user_data(&String::from_utf8_lossy(&user_data.bytes)));
-        let Loaded { config, settings } = layers(user_data)?;
+        let Loaded { config, settings } = layers(user_data, role::layer(&gathered.facts))?;
         Ok(Self { host, facts: gathered.facts, config, settings, without_user_data: gathered.without_user_data })
     }
 }

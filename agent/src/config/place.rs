@@ -9,6 +9,8 @@ use serde::{Serialize, Serializer};
 pub enum Origin {
     /// Built into the agent.
     Default,
+    /// What the machine shows by itself, in words.
+    Machine(String),
     /// A file on the machine, by its path.
     File(String),
     /// The text that the cloud hands to the machine.
@@ -51,6 +53,7 @@ impl fmt::Display for Place {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.origin {
             Origin::Default => formatter.write_str("default")?,
+            Origin::Machine(words) => formatter.write_str(words)?,
             Origin::File(path) => formatter.write_str(path)?,
             Origin::UserData => formatter.write_str("user-data")?,
             Origin::Environment => formatter.write_str("environment")?,

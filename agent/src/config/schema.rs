@@ -140,7 +140,7 @@ pub static KEYS: &[Key] = &[
     Key {
         kind: Kind::Choice(&["worker", "control-plane", "observed"]),
         default: Some("worker"),
-        documentation: "What the node is; an observed node was joined by someone else and is only looked at.",
+        documentation: "What the node is, where no tag gpuk/role and nothing on the machine says it; an observed node is only looked at.",
         ..key("node", "role", "\"worker\"")
     },
     Key {

@@ -94,6 +94,17 @@ pub enum Role {
     Observed,
 }
 
+impl Role {
+    /// The word in the configuration.
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Worker => "worker",
+            Self::ControlPlane => "control-plane",
+            Self::Observed => "observed",
+        }
+    }
+}
+
 /// `[gpu]`
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]

@@ -1,6 +1,6 @@
 //! Every fact names one file; one that cannot be read is noted as unseen instead of guessed.
 
-use super::{CgroupVersion, Dmi, Facts, OperatingSystem, pci};
+use super::{CgroupVersion, Dmi, Facts, OperatingSystem, marks, pci};
 use crate::cloud::{self, UserData};
 use crate::config::Config;
 use crate::host::Host;
@@ -31,6 +31,10 @@ pub async fn gather(host: &Host, config: &Config) -> Gathered {
     };
     if reader.look.running_system() {
         running(&mut reader, host, &mut facts);
+    }
+    match marks::marks(reader.look) {
+        Ok(marks) => facts.marks = marks,
+        Err(error) => reader.unseen.push(format!("{error:#}")),
     }
     facts.unseen = reader.unseen;
     let (user_data, trouble) = match cloud::ask(Look::new(host, config, &facts)).await {

@@ -35,7 +35,11 @@ struct Check {
 
 /// Looks at everything and prints what is wrong, first cause first. Never changes anything.
 pub async fn doctor(session: &Session, json: bool) -> Exit {
-    let state = State::load(&session.host, session.facts.instance.as_ref().map_or("", |instance| instance.id.as_str()));
+    let state = State::load(
+        &session.host,
+        session.facts.instance.as_ref().map_or("", |instance| instance.id.as_str()),
+        session.config.node.role,
+    );
     let seen = survey(session).await;
     let report = Report {
         verdict: "",
