@@ -1,5 +1,9 @@
 //! What a machine is in its cluster is written on it by its owner, or shows in what it carries; the answer says why.
 
+use std::fmt;
+
+use serde::Serialize;
+
 use crate::config::{Config, Origin, Role, Setting, Source};
 use crate::facts::Facts;
 
@@ -27,8 +31,28 @@ fn decide(facts: &Facts) -> Option<(String, String)> {
     Some((Role::ControlPlane.word().to_owned(), format!("{file} is there")))
 }
 
-/// `worker, gpu, because tag gpuk/role=worker and 1 NVIDIA GPU at 0000:00:1e.0`
-pub fn sentence(config: &Config, settings: &[Setting], facts: &Facts) -> String {
+/// The role of a machine and its reasons.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Answer {
+    /// What it is in its cluster.
+    pub role: Role,
+    /// It carries NVIDIA GPUs.
+    pub gpu: bool,
+    /// Why, in words.
+    pub because: Vec<String>,
+}
+
+impl fmt::Display for Answer {
+    /// `worker, gpu, because tag gpuk/role=worker and 1 NVIDIA GPU at 0000:00:1e.0`
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let gpu = if self.gpu { ", gpu" } else { "" };
+        write!(formatter, "{}{gpu}, because {}", self.role.word(), self.because.join(" and "))
+    }
+}
+
+/// The role in effect, with its reasons.
+pub fn answer(config: &Config, settings: &[Setting], facts: &Facts) -> Answer {
     let origin = settings.iter().find(|setting| setting.key == "node.role").map(|setting| &setting.origin);
     let mut because = match origin {
         Some(place) if place.origin == Origin::Default => vec!["nothing says otherwise".to_owned()],
@@ -36,20 +60,14 @@ pub fn sentence(config: &Config, settings: &[Setting], facts: &Facts) -> String 
         Some(place) => vec![format!("node.role in {place}")],
         None => Vec::new(),
     };
-    let role = config.node.role.word();
-    let addresses: Vec<&str> = facts.gpus.iter().map(|gpu| gpu.address.as_str()).collect();
-    let kind = match addresses.as_slice() {
-        [] => "",
-        [address] => {
-            because.push(format!("1 NVIDIA GPU at {address}"));
-            ", gpu"
-        }
+    match facts.gpus.as_slice() {
+        [] => {}
+        [gpu] => because.push(format!("1 NVIDIA GPU at {}", gpu.address)),
         [first, .., last] => {
-            because.push(format!("{} NVIDIA GPUs from {first} to {last}", addresses.len()));
-            ", gpu"
+            because.push(format!("{} NVIDIA GPUs from {} to {}", facts.gpus.len(), first.address, last.address));
         }
-    };
-    format!("{role}{kind}, because {}", because.join(" and "))
+    }
+    Answer { role: config.node.role, gpu: !facts.gpus.is_empty(), because }
 }
 
 #[cfg(test)]
@@ -64,7 +82,7 @@ mod tests {
 
     fn said(facts: &Facts, file: &str) -> (Role, String) {
         let loaded = loaded(facts, file).unwrap();
-        (loaded.config.node.role, sentence(&loaded.config, &loaded.settings, facts))
+        (loaded.config.node.role, answer(&loaded.config, &loaded.settings, facts).to_string())
     }
 
     fn tagged(tag: &str, value: &str) -> Facts {

@@ -2,12 +2,13 @@
 
 use std::path::Path;
 
-use super::{hostname::Hostname, kernel::Kernel, kubelet::Kubelet, node::Node};
+use super::{hostname::Hostname, kernel::Kernel, kubelet::Kubelet, node::Node, observed::Observed};
 use crate::config::{self, Source};
 use crate::facts::{Facts, Gpu, Instance};
 use crate::host::Host;
 use crate::host::clock::FixedClock;
 use crate::host::cluster::{ClusterError, Condition, Node as NodeObject, ScriptedCluster};
+use crate::host::runtime::{RuntimeStatus, ScriptedRuntime};
 use crate::host::units::{ScriptedUnits, UnitState};
 use crate::look::Look;
 use crate::step::{Change, Status, Step};
@@ -217,4 +218,20 @@ async fn a_deleted_node_comes_back_by_a_restart_of_its_kubelet() {
     assert_eq!(code(&node_with(Ok(None), 990_000_000).await), "node-not-registered");
     let made = changes(node_with(Ok(None), 100_000_000).await);
     assert_eq!(made.iter().map(ToString::to_string).collect::<Vec<_>>(), ["restart kubelet.service"]);
+}
+
+#[tokio::test]
+async fn a_managed_node_is_only_looked_at() {
+    let (_root, mut host) = machine(&[]);
+    let facts = Facts { hostname: "gke-1".to_owned(), ..facts() };
+    assert_eq!(code(&check(&Observed, &host, &facts, "").await), "runtime-not-ready");
+    host.runtime = Box::new(ScriptedRuntime(Some(RuntimeStatus { runtime_ready: true, ..RuntimeStatus::default() })));
+    assert_eq!(code(&check(&Observed, &host, &facts, "").await), "kubelet-not-running");
+    let running = UnitState { active: "active".to_owned(), ..UnitState::default() };
+    host.units = Box::new(ScriptedUnits::with([("kubelet.service", running)]));
+    assert_eq!(code(&check(&Observed, &host, &facts, "").await), "node-not-registered");
+    host.cluster = Box::new(ScriptedCluster::answering(Err(ClusterError::NoCredential("exec".to_owned()))));
+    assert!(matches!(check(&Observed, &host, &facts, "").await, Status::Ready(words) if words.contains("was not asked: exec")));
+    host.cluster = Box::new(ScriptedCluster::answering(Ok(Some(object("m", "b", "True")))));
+    assert!(matches!(check(&Observed, &host, &facts, "").await, Status::Ready(words) if words.contains("is Ready")));
 }
