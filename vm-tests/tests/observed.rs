@@ -11,7 +11,7 @@ const USER_DATA: &str = "#cloud-config\nbootcmd: [[mkdir, -p, /etc/eks]]\n";
 /// Every file of the disk with what changes when it does: a change time cannot be set back. The platform's own programs write where they
 /// always do.
 const FILES: &str = "find / -xdev \\( -path /var/log -o -path /var/lib/kubelet -o -path /var/lib/containerd -o -path /var/lib/cloud \
-    -o -path /var/lib/systemd -o -path /var/tmp \\) -prune -o -printf '%p %i %s %m %U %T@ %C@\\n' | sort";
+    -o -path /var/lib/systemd -o -path /var/tmp -o -path /run \\) -prune -o -printf '%p %i %s %m %U %T@ %C@\\n' | sort";
 
 #[test]
 fn an_observed_node_is_reported_on_and_stays_as_it_is() -> Result<()> {

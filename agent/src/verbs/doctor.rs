@@ -152,7 +152,7 @@ fn human(report: &Report, style: Style) -> String {
     }
     let node = report.node.as_deref().unwrap_or("this machine");
     add(match report.verdict {
-        "healthy" => format!("\n{node} is healthy: all {} checks hold.\n", report.checks.len()),
+        "healthy" => format!("\n{node} is healthy: every check holds.\n"),
         "unseen" => format!("\nNothing wrong was found on {node}, but not everything could be looked at (as root it can).\n"),
         _ => format!("\n{node} is not healthy.\n"),
     });
