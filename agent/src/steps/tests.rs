@@ -116,7 +116,7 @@ async fn the_kubelet_gets_the_operators_flags_and_ours() {
         machine(&[("usr/lib/systemd/system/kubelet.service", ""), ("etc/default/kubelet", "KUBELET_EXTRA_ARGS=\"--v=4\"\n")]);
     host.units =
         Box::new(ScriptedUnits::with([("kubelet.service", UnitState { active: "inactive".to_owned(), ..UnitState::default() })]));
-    let gpu = Gpu { address: "0000:00:1e.0".to_owned(), device: 0x1eb8, model: None, driver: None, is_virtual: false };
+    let gpu = Gpu { address: "0000:00:1e.0".to_owned(), device: 0x1eb8, ..Gpu::default() };
     let facts = Facts { gpus: vec![gpu], ..facts() };
     let configuration = "[node]\nip = \"10.0.0.7\"\nprovider-id = \"aws:///eu-west-1a/i-1\"\nlabels = { pool = \"t4\" }\ntaints = [\"nvidia.com/gpu=true:NoSchedule\"]\n";
     let made = settles(&Kubelet, &host, &facts, configuration).await;
