@@ -10,7 +10,7 @@ use std::time::{Duration, SystemTime};
 use anyhow::Result;
 use async_trait::async_trait;
 
-use super::join::{CERTIFICATE, is_blank};
+use super::join::CERTIFICATE;
 use crate::host::units::{UNIT_DIRECTORIES, UnitState};
 use crate::identity;
 use crate::look::Look;
@@ -76,7 +76,8 @@ impl Step for Kubelet {
         let written = look.text(FLAGS_FILE)?;
         let wanted = Registration::wanted(look);
         // What a Node was registered with stays written down: the file is read when the Node was deleted and registers again.
-        let is_registered = is_registered(look)?;
+        // The kubelet registers within seconds of getting its certificate. Only root may read that, but more may see it.
+        let is_registered = look.exists(CERTIFICATE)?;
         let registered = written.as_deref().filter(|_| is_registered).and_then(Registration::read);
         let registration = registered.as_ref().unwrap_or(&wanted);
         let flags = Flags::of(look, registration);
@@ -120,11 +121,6 @@ impl Step for Kubelet {
         }
         Ok(Status::pending(wrong.join(", "), changes))
     }
-}
-
-/// Whether the kubelet has a client certificate: the cluster gave it one, and it registers within seconds.
-fn is_registered(look: Look<'_>) -> Result<bool> {
-    Ok(look.read(CERTIFICATE)?.is_some_and(|bytes| !is_blank(&bytes)))
 }
 
 /// Our flags, in three parts.

@@ -179,13 +179,13 @@ async fn a_registered_nodes_address_is_still_enforced_and_the_rest_kept() {
 }
 
 #[tokio::test]
-async fn an_empty_certificate_is_no_registration_and_a_lost_flags_file_is_written_anew() {
+async fn a_certificate_that_is_gone_ends_the_registration_and_a_lost_flags_file_is_written_anew() {
     let (root, host) = idle();
     settles(&Kubelet, &host, &gpus(vec![gpu(1, "L4"), gpu(2, "L4")]), "").await;
     register(root.path());
     let flags_file = root.path().join(FLAGS_FILE.trim_start_matches('/'));
     let one = gpus(vec![gpu(1, "L4")]);
-    std::fs::write(root.path().join(CERTIFICATE.trim_start_matches('/')), "").unwrap();
+    std::fs::remove_file(root.path().join(CERTIFICATE.trim_start_matches('/'))).unwrap();
     assert!(written(&changes(check(&Kubelet, &host, &one, "").await), FLAGS_FILE).contains("gpu.count=1"));
     register(root.path());
     for lost in [
