@@ -72,8 +72,11 @@ fn running(reader: &mut Reader<'_>, host: &Host, facts: &mut Facts) {
             None
         }
     };
-    match pci::gpus(reader.look) {
-        Ok(gpus) => facts.gpus = gpus,
+    match pci::devices(reader.look) {
+        Ok(devices) => {
+            (facts.gpus, facts.nvswitches) = (devices.gpus, devices.nvswitches);
+            reader.unseen.extend(devices.without_names.map(|error| format!("{error:#}")));
+        }
         Err(error) => reader.unseen.push(format!("{error:#}")),
     }
     facts.memory = host.kernel.memory();

@@ -14,7 +14,7 @@ use crate::look::Look;
 use crate::step::{Change, Status, Step};
 
 /// A machine of fakes on these files.
-fn machine(files: &[(&str, &str)]) -> (tempfile::TempDir, Host) {
+pub(super) fn machine(files: &[(&str, &str)]) -> (tempfile::TempDir, Host) {
     let root = tempfile::tempdir().unwrap();
     for (path, text) in files {
         let path = root.path().join(path);
@@ -25,24 +25,24 @@ fn machine(files: &[(&str, &str)]) -> (tempfile::TempDir, Host) {
     (root, host)
 }
 
-fn facts() -> Facts {
+pub(super) fn facts() -> Facts {
     let instance = Instance { cloud: "nocloud", id: "i-1".to_owned(), source: "the seed".to_owned(), ..Instance::default() };
     Facts { instance: Some(instance), machine_id: "m".to_owned(), boot_id: "b".to_owned(), ..Facts::default() }
 }
 
-async fn check(step: &dyn Step, host: &Host, facts: &Facts, configuration: &str) -> Status {
+pub(super) async fn check(step: &dyn Step, host: &Host, facts: &Facts, configuration: &str) -> Status {
     let config = config::load(vec![Source::file("agent.toml", configuration)]).unwrap().config;
     step.check(Look::new(host, &config, facts)).await.unwrap()
 }
 
-fn changes(status: Status) -> Vec<Change> {
+pub(super) fn changes(status: Status) -> Vec<Change> {
     match status {
         Status::Pending { changes, .. } => changes,
         other => unreachable!("{other:?}"),
     }
 }
 
-fn written(changes: &[Change], file: &str) -> String {
+pub(super) fn written(changes: &[Change], file: &str) -> String {
     let find = |change: &Change| match change {
         Change::Write { path, contents, .. } if path == Path::new(file) => {
             Some(String::from_utf8(contents.bytes.clone()).unwrap())
@@ -53,7 +53,7 @@ fn written(changes: &[Change], file: &str) -> String {
 }
 
 /// Applies a step's changes and expects that a second look finds it ready.
-async fn settles(step: &dyn Step, host: &Host, facts: &Facts, configuration: &str) -> Vec<Change> {
+pub(super) async fn settles(step: &dyn Step, host: &Host, facts: &Facts, configuration: &str) -> Vec<Change> {
     let made = changes(check(step, host, facts, configuration).await);
     for change in &made {
         host.apply(change).await.unwrap();
@@ -117,9 +117,9 @@ async fn the_kubelet_gets_the_operators_flags_and_ours() {
         machine(&[("usr/lib/systemd/system/kubelet.service", ""), ("etc/default/kubelet", "KUBELET_EXTRA_ARGS=\"--v=4\"\n")]);
     host.units =
         Box::new(ScriptedUnits::with([("kubelet.service", UnitState { active: "inactive".to_owned(), ..UnitState::default() })]));
-    let gpu = Gpu { address: "0000:00:1e.0".to_owned(), device: 0x1eb8, model: None, driver: None, is_virtual: false };
+    let gpu = Gpu { address: "0000:00:1e.0".to_owned(), device: 0x1eb8, ..Gpu::default() };
     let facts = Facts { gpus: vec![gpu], ..facts() };
-    let configuration = "[node]\nip = \"10.0.0.7\"\nprovider-id = \"aws:///eu-west-1a/i-1\"\nlabels = { pool = \"t4\" }\ntaints = [\"nvidia.com/gpu=true:NoSchedule\"]\n";
+    let configuration = "[node]\nip = \"10.0.0.7\"\nprovider-id = \"aws:///eu-west-1a/i-1\"\nlabels = { pool = \"t4\" }\n";
     let made = settles(&Kubelet, &host, &facts, configuration).await;
     assert_eq!(
         written(&made, "/var/lib/gpuk-agent/kubelet.env").lines().last().unwrap(),
@@ -196,7 +196,7 @@ fn object(machine_id: &str, boot_id: &str, ready: &str) -> NodeObject {
     }
 }
 
-fn code(status: &Status) -> &str {
+pub(super) fn code(status: &Status) -> &str {
     match status {
         Status::Waiting(finding) | Status::Broken(finding) => &finding.code,
         other => unreachable!("{other:?}"),
