@@ -20,6 +20,7 @@ mod sections;
 #[cfg(test)]
 mod tests;
 mod toml_text;
+pub mod user_data;
 mod values;
 mod yaml_text;
 mod yaml_tree;
@@ -52,18 +53,6 @@ impl Source {
     /// A TOML file.
     pub fn file(path: impl Into<String>, text: impl Into<String>) -> Self {
         Self { origin: Origin::File(path.into()), format: Format::Toml(text.into()) }
-    }
-
-    /// User-data, where it is of a kind that can hold a part for the agent: a cloud-config, or TOML whose first line
-    /// is `#gpuk-agent`.
-    pub fn user_data(text: &str) -> Option<Self> {
-        let text = text.trim_start_matches('\u{feff}');
-        let format = match text.lines().next().map(str::trim_end) {
-            Some("#cloud-config") => Format::CloudConfig(text.to_owned()),
-            Some("#gpuk-agent") => Format::Toml(text.to_owned()),
-            _ => return None,
-        };
-        Some(Self { origin: Origin::UserData, format })
     }
 
     /// The whole environment; variables that are not the agent's are passed over.

@@ -51,7 +51,8 @@ fn an_observed_node_is_reported_on_and_stays_as_it_is() -> Result<()> {
         // What the cluster sees is all that it leaves behind.
         let node = stage.cluster.node("ip-10-0-0-7")?.unwrap_or_default();
         let conditions = node["status"]["conditions"].as_array().cloned().unwrap_or_default();
-        let reported = conditions.iter().any(|condition| condition["type"] == "NodeBootstrapped" && condition["status"] == "True");
+        let reported =
+            conditions.iter().any(|condition| condition["type"] == "NodeBootstrapped" && condition["status"] == "True");
         ensure!(reported, "no condition was reported: {conditions:#?}");
         Ok(())
     })

@@ -4,6 +4,8 @@ use std::fmt;
 
 use serde::{Serialize, Serializer};
 
+use super::error::quoted;
+
 /// The layer that a value came from.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Origin {
@@ -15,6 +17,13 @@ pub enum Origin {
     File(String),
     /// The text that the cloud hands to the machine.
     UserData,
+    /// One of the texts that the cloud hands over packed together.
+    UserDataPart {
+        /// Its place among all parts, the agent's or not, from 1.
+        number: usize,
+        /// Its file name, where it was given one.
+        name: Option<String>,
+    },
     /// The process environment.
     Environment,
     /// `--set` on the command line.
@@ -56,6 +65,10 @@ impl fmt::Display for Place {
             Origin::Machine(words) => formatter.write_str(words)?,
             Origin::File(path) => formatter.write_str(path)?,
             Origin::UserData => formatter.write_str("user-data")?,
+            Origin::UserDataPart { number, name: None } => write!(formatter, "user-data, part {number}")?,
+            Origin::UserDataPart { number, name: Some(name) } => {
+                write!(formatter, "user-data, part {number} ({})", quoted(name))?
+            }
             Origin::Environment => formatter.write_str("environment")?,
             Origin::Flags => formatter.write_str("flag --set")?,
         }

@@ -182,7 +182,7 @@ fn yaml() {
         "user-data:1:7: \"gpuk\" is not a mapping; right would be a mapping of sections, or a block (|) of TOML text"
     );
     assert_eq!(
-        message(vec![cloud_config("- a\n")]),
+        message(vec![cloud_config("[{gpuk: 1}]\n")]),
         "user-data: this cannot be read as a cloud-config: invalid type: sequence, expected a mapping, as every cloud-config is"
     );
     assert_eq!(
@@ -211,9 +211,10 @@ fn yaml() {
          user-data:2:3: unknown key \"endpoint\" in [gpu]; there are enabled, taints, startup-taints"
     );
     assert_eq!(
-        message(vec![cloud_config("a: *nowhere\n")]),
+        message(vec![cloud_config("a: *nowhere\ngpuk: {}\n")]),
         "user-data:1:4: this cannot be read as a cloud-config: reference to unknown value"
     );
+    assert_eq!(message(vec![cloud_config("a: *nowhere\n")]), "nothing is wrong");
 }
 
 #[test]
