@@ -1,11 +1,21 @@
 //! The catalog is the story of a boot: what must be true of a node, in the order in which it becomes true.
 
 use crate::step::Step;
-use crate::steps::{containerd::Containerd, hostname::Hostname, join::Join, kernel::Kernel, kubelet::Kubelet, node::Node};
+use crate::steps::{
+    containerd::Containerd, hostname::Hostname, identity::OwnIdentity, join::Join, kernel::Kernel, kubelet::Kubelet, node::Node,
+};
 
 /// Every step, in order. A step comes after those it needs.
 pub fn steps() -> Vec<Box<dyn Step>> {
-    vec![Box::new(Hostname), Box::new(Kernel), Box::new(Containerd), Box::new(Kubelet), Box::new(Join), Box::new(Node)]
+    vec![
+        Box::new(OwnIdentity),
+        Box::new(Hostname),
+        Box::new(Kernel),
+        Box::new(Containerd),
+        Box::new(Kubelet),
+        Box::new(Join),
+        Box::new(Node),
+    ]
 }
 
 #[cfg(test)]

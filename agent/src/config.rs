@@ -29,7 +29,9 @@ pub use merge::Setting;
 pub use node_name::{NameTemplate, PLACEHOLDERS};
 pub use place::{Origin, Place};
 pub use secret::{REDACTED, Secret};
-pub use sections::{Cluster, ClusterKind, Config, Containerd, Enabled, Gpu, Missing, Node, Redirects, Report, Role, Runtime};
+pub use sections::{
+    Cluster, ClusterKind, Config, Containerd, Enabled, Gpu, Missing, NameTaken, Node, Redirects, Report, Role, Runtime,
+};
 pub use values::{Endpoint, Period, Pin};
 
 /// One layer: a text, or pairs, and where it comes from.

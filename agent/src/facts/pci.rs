@@ -59,6 +59,12 @@ pub fn gpus(look: Look<'_>) -> Result<Vec<Gpu>> {
     Ok(gpus)
 }
 
+/// The model in one short lower-case word for names, e.g. `t4`; `None` when the device is not in our table.
+pub fn short_model(gpu: &Gpu) -> Option<String> {
+    let model = gpu.model.as_deref()?;
+    Some(model.trim_start_matches("Tesla ").split([' ', '-']).next()?.to_ascii_lowercase())
+}
+
 #[cfg(test)]
 mod tests {
     #![allow(clippy::disallowed_methods, reason = "a test prepares its own files")]
