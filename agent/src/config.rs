@@ -16,6 +16,7 @@ mod raw;
 pub mod schema;
 mod secret;
 mod sections;
+mod service_url;
 #[cfg(test)]
 mod tests;
 mod toml_text;
@@ -29,7 +30,10 @@ pub use merge::Setting;
 pub use node_name::{NameTemplate, PLACEHOLDERS};
 pub use place::{Origin, Place};
 pub use secret::{REDACTED, Secret};
-pub use sections::{Cluster, ClusterKind, Config, Containerd, Enabled, Gpu, Missing, Node, Redirects, Report, Role, Runtime};
+pub use sections::{
+    Cloud, CloudName, Cluster, ClusterKind, Config, Containerd, Enabled, Gpu, Missing, Node, Redirects, Report, Role, Runtime,
+};
+pub use service_url::ServiceUrl;
 pub use values::{Endpoint, Period, Pin};
 
 /// One layer: a text, or pairs, and where it comes from.

@@ -5,9 +5,11 @@ use std::path::Path;
 use anyhow::Result;
 
 use crate::cli::Common;
+use crate::cloud;
 use crate::config::{self, Config, ConfigErrors, Loaded, Setting, Source};
 use crate::facts::{Facts, gather};
 use crate::host::Host;
+use crate::show::complain;
 
 /// The operator's own file.
 pub const MAIN_FILE: &str = "/etc/gpuk/agent.toml";
@@ -26,7 +28,7 @@ pub struct Session {
     /// Every effective value with its origin.
     pub settings: Vec<Setting>,
     /// Why the user-data could not be read, when it could not: then the configuration may lack what it says.
-    pub without_user_data: Option<String>,
+    pub without_user_data: Option<cloud::Trouble>,
 }
 
 /// Why there is no session.
@@ -55,7 +57,7 @@ impl Session {
             let sources = files.iter().cloned().chain(user_data).chain(last.iter().cloned());
             config::load(sources.collect()).map_err(Trouble::Configuration)
         };
-        let gathered = gather(&host, &layers(None)?.config).await;
+        let gathered = gather(&host, &layers(None)?.config, &complain).await;
         let user_data = gathered.user_data.and_then(|user_data| Source::user_data(&String::from_utf8_lossy(&user_data.bytes)));
         let Loaded { config, settings } = layers(user_data)?;
         Ok(Self { host, facts: gathered.facts, config, settings, without_user_data: gathered.without_user_data })
