@@ -1,24 +1,47 @@
 //! A cloud is a row in a table: how it is recognised without the network, and how it is asked.
 
-pub mod nocloud;
+mod asking;
+mod azure;
+mod bare;
+mod cloud_init;
+mod ec2;
+mod gce;
+mod linode;
+mod nocloud;
+mod openstack;
+mod tags;
+#[cfg(test)]
+mod tests;
+mod token;
+
+use std::fmt;
+use std::io::Read;
+use std::time::Duration;
 
 use anyhow::Result;
 use async_trait::async_trait;
 
 use crate::facts::Instance;
 use crate::look::Look;
+use asking::Asking;
+use cloud_init::CloudInit;
+
+/// A wait that is longer is spoken of.
+const SPOKEN_AFTER: Duration = Duration::from_secs(1);
 
 /// What a platform told about this machine.
 pub struct Metadata {
     /// Who it is.
     pub instance: Option<Instance>,
     /// What its owner passed along.
-    pub user_data: Result<Option<UserData>>,
+    pub user_data: Result<Option<UserData>, Trouble>,
+    /// What could not be looked at, and why.
+    pub unseen: Vec<String>,
 }
 
 impl Default for Metadata {
     fn default() -> Self {
-        Self { instance: None, user_data: Ok(None) }
+        Self { instance: None, user_data: Ok(None), unseen: Vec::new() }
     }
 }
 
@@ -30,39 +53,186 @@ pub struct UserData {
     pub bytes: Vec<u8>,
 }
 
-/// One platform. A new one is a file beside `nocloud.rs` and a line in [`clouds`].
+/// Why a platform told nothing.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Trouble {
+    /// Its service does not answer. Waiting may cure that.
+    Unreachable(String),
+    /// What is there cannot be read, or is not what it should be. A person must look.
+    Unreadable(String),
+}
+
+impl Trouble {
+    /// Whether waiting may cure it.
+    pub fn may_pass(&self) -> bool {
+        matches!(self, Self::Unreachable(_))
+    }
+
+    /// The same trouble with words before its own.
+    #[must_use]
+    pub fn about(self, what: &str) -> Self {
+        match self {
+            Self::Unreachable(why) => Self::Unreachable(format!("{what}: {why}")),
+            Self::Unreadable(why) => Self::Unreadable(format!("{what}: {why}")),
+        }
+    }
+}
+
+impl fmt::Display for Trouble {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (Self::Unreachable(why) | Self::Unreadable(why)) = self;
+        formatter.write_str(why)
+    }
+}
+
+impl From<anyhow::Error> for Trouble {
+    fn from(error: anyhow::Error) -> Self {
+        Self::Unreadable(format!("{error:#}"))
+    }
+}
+
+/// One platform. A new one is a file beside `ec2.rs` and a line in [`clouds`].
 #[async_trait(?Send)]
 pub trait Cloud {
     /// Its name in facts, lower case.
     fn name(&self) -> &'static str;
 
-    /// Whether this machine is there, from firmware and files alone.
-    fn claims(&self, look: Look<'_>) -> Result<bool>;
+    /// The evidence that this machine is there, from firmware and files alone.
+    fn claims(&self, look: Look<'_>) -> Result<Option<String>>;
 
     /// Asks it. Absent is `None` inside; unreadable is an error.
-    async fn fetch(&self, look: Look<'_>) -> Result<Metadata>;
+    async fn fetch(&self, asking: &Asking<'_>) -> Result<Metadata, Trouble>;
+
+    /// What the firmware says of the instance without anyone being asked.
+    fn by_firmware(&self, _look: Look<'_>) -> Option<Instance> {
+        None
+    }
+
+    /// `spec.providerID` as its cloud controller writes it, where id and zone are enough for that.
+    fn provider_id(&self, _instance: &Instance) -> Option<String> {
+        None
+    }
 }
 
-/// All platforms; the first that claims the machine is asked.
+/// All platforms; the first that claims the machine is asked. Seeds come first: someone put them there on purpose.
 fn clouds() -> Vec<Box<dyn Cloud>> {
-    vec![Box::new(nocloud::NoCloud)]
+    vec![
+        Box::new(nocloud::NoCloud),
+        Box::new(ec2::Ec2),
+        Box::new(gce::Gce),
+        Box::new(azure::Azure),
+        Box::new(openstack::OpenStack),
+        Box::new(linode::Linode),
+    ]
 }
 
-/// Asks the platform that this machine runs on. A machine on none is known by its machine id.
-pub async fn ask(look: Look<'_>) -> Result<Metadata> {
-    let mut metadata = Metadata::default();
+/// Asks the platform that this machine runs on; a machine on none is known by itself. `say` hears when that takes long.
+pub async fn ask(look: Look<'_>, say: &dyn Fn(&str)) -> Result<Metadata, Trouble> {
+    let asking = Asking::new(look);
+    let metadata = match find(look)? {
+        Some((cloud, evidence)) => fetch(cloud.as_ref(), &evidence, &asking, say).await?,
+        None => of_no_row(&asking, say).await?,
+    };
+    Ok(Metadata { instance: metadata.instance.or_else(|| bare::instance(look)), ..metadata })
+}
+
+/// The row of the table, and why it is the one.
+fn find(look: Look<'_>) -> Result<Option<(Box<dyn Cloud>, String)>> {
+    if !look.running_system() {
+        // An image says where it will run in a seed, if at all; the services around belong to the machine that works on it.
+        let seed = nocloud::NoCloud.claims(look)?;
+        return Ok(seed.map(|evidence| (Box::new(nocloud::NoCloud) as Box<dyn Cloud>, evidence)));
+    }
     for cloud in clouds() {
-        if cloud.claims(look)? {
-            metadata = cloud.fetch(look).await?;
-            break;
+        let evidence = match look.config.cloud.name.row() {
+            Some(name) => (name == cloud.name()).then(|| format!("cloud.name is {name:?}")),
+            None => cloud.claims(look)?,
+        };
+        if let Some(evidence) = evidence {
+            return Ok(Some((cloud, evidence)));
         }
     }
-    if metadata.instance.is_some() {
-        return Ok(metadata);
+    Ok(None)
+}
+
+/// A machine that no row claims may be on a platform that cloud-init knows, or on one that answers as EC2 does.
+async fn of_no_row(asking: &Asking<'_>, say: &dyn Fn(&str)) -> Result<Metadata, Trouble> {
+    let look = asking.look;
+    if look.config.cloud.name.row().is_some() {
+        return Ok(Metadata::default());
     }
-    let id = look.facts.machine_id.clone();
-    // systemd writes the word "uninitialized" into an image's file until the first boot (machine-id(5)).
-    let known = !id.is_empty() && id != "uninitialized";
-    let instance = known.then(|| Instance { cloud: "none", id, source: "/etc/machine-id".to_owned(), ..Instance::default() });
-    Ok(Metadata { instance, ..metadata })
+    if let Some(known) = CloudInit::read(look)? {
+        return Ok(known.metadata("nocloud", look));
+    }
+    // Bare metal has no metadata service, and whoever answers there is a stranger.
+    if !look.running_system() || !is_virtual(look)? {
+        return Ok(Metadata::default());
+    }
+    match ec2::answers(asking).await {
+        Some(evidence) => fetch(&ec2::Ec2, &evidence, asking, say).await,
+        None => Ok(Metadata::default()),
+    }
+}
+
+/// x86 processors tell their guests so: the flag `hypervisor` in `/proc/cpuinfo`.
+fn is_virtual(look: Look<'_>) -> Result<bool> {
+    // The first processor is enough; a machine may have hundreds.
+    let mut beginning = Vec::new();
+    if let Some(file) = look.open("/proc/cpuinfo")? {
+        file.take(16 * 1024).read_to_end(&mut beginning)?;
+    }
+    let text = String::from_utf8_lossy(&beginning);
+    let flags = text.lines().find(|line| line.starts_with("flags"));
+    Ok(flags.is_some_and(|flags| flags.split_whitespace().any(|flag| flag == "hypervisor")))
+}
+
+/// Asks a cloud; where it does not answer, what cloud-init or the firmware knows must do.
+async fn fetch(cloud: &dyn Cloud, evidence: &str, asking: &Asking<'_>, say: &dyn Fn(&str)) -> Result<Metadata, Trouble> {
+    let mut asked = cloud.fetch(asking);
+    let answer = match tokio::time::timeout(SPOKEN_AFTER, &mut asked).await {
+        Ok(answer) => answer,
+        Err(_) => {
+            let (name, limit) = (cloud.name(), asking.look.config.cloud.limit);
+            say(&format!("waiting for the metadata of {name} from {}, at most {limit} (cloud.limit)", asking.unanswered()));
+            asked.await
+        }
+    };
+    let trouble = match answer {
+        Ok(metadata) => return Ok(metadata),
+        Err(trouble) => trouble.about(&format!("{}, because {evidence}", cloud.name())),
+    };
+    let look = asking.look;
+    let unseen = vec![format!("instance metadata: {trouble}")];
+    let known = match CloudInit::read(look) {
+        Ok(known) => known,
+        Err(further) => return Err(trouble.about(&further.to_string())),
+    };
+    if let Some(known) = known {
+        let metadata = known.metadata(cloud.name(), look);
+        if let Some(mut instance) = metadata.instance {
+            instance.provider_id = cloud.provider_id(&instance);
+            return Ok(Metadata { instance: Some(instance), unseen, ..metadata });
+        }
+    }
+    match cloud.by_firmware(look) {
+        Some(instance) => Ok(Metadata { instance: Some(instance), user_data: Err(trouble), unseen: Vec::new() }),
+        None => Err(trouble),
+    }
+}
+
+/// A text or a number in JSON, as text; an empty one is `None`.
+fn text(value: &serde_json::Value, pointer: &str) -> Option<String> {
+    match value.pointer(pointer)? {
+        serde_json::Value::String(text) => Some(text.clone()).filter(|text| !text.is_empty()),
+        serde_json::Value::Number(number) => Some(number.to_string()),
+        _ => None,
+    }
+}
+
+/// What is good to know, but not needed to be somebody: why it could not be seen is kept instead.
+fn optional<T: Default>(answer: Result<T, Trouble>, what: &str, unseen: &mut Vec<String>) -> T {
+    answer.unwrap_or_else(|trouble| {
+        unseen.push(format!("{what}: {trouble}"));
+        T::default()
+    })
 }

@@ -17,6 +17,7 @@ mod raw;
 pub mod schema;
 mod secret;
 mod sections;
+mod service_url;
 #[cfg(test)]
 mod tests;
 mod toml_text;
@@ -33,8 +34,10 @@ pub use place::{Origin, Place};
 pub use provider_id::ProviderId;
 pub use secret::{REDACTED, Secret};
 pub use sections::{
-    Cluster, ClusterKind, Config, Containerd, Enabled, Gpu, Missing, NameTaken, Node, Redirects, Report, Role, Runtime,
+    Cloud, CloudName, Cluster, ClusterKind, Config, Containerd, Enabled, Gpu, Missing, NameTaken, Node, Redirects, Report, Role,
+    Runtime,
 };
+pub use service_url::ServiceUrl;
 pub use values::{Endpoint, Period, Pin};
 
 /// One layer: a text, or pairs, and where it comes from.

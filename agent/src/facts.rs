@@ -47,6 +47,24 @@ pub struct Facts {
     pub marks: Marks,
     /// What could not be looked at, and why (e.g. without root).
     pub unseen: Vec<String>,
+    /// How long each source took.
+    pub sources: Vec<SourceTiming>,
+}
+
+/// How long it took to look somewhere. Two looks never take equally long, so this never makes facts differ.
+#[derive(Clone, Debug, Default, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct SourceTiming {
+    /// What was looked at, e.g. `firmware`, `files`, `pci`, `metadata`.
+    pub name: &'static str,
+    /// Microseconds from the first to the last look at it.
+    pub took_microseconds: u64,
+}
+
+impl PartialEq for SourceTiming {
+    fn eq(&self, other: &Self) -> bool {
+        self.name == other.name
+    }
 }
 
 /// The distribution (os-release(5)).
@@ -73,6 +91,8 @@ pub struct Dmi {
     pub product_name: Option<String>,
     /// `product_uuid` (root only).
     pub product_uuid: Option<String>,
+    /// `product_serial` (root only).
+    pub product_serial: Option<String>,
     /// `board_asset_tag`.
     pub board_asset_tag: Option<String>,
     /// `chassis_asset_tag`.

@@ -46,7 +46,7 @@ impl Host {
             programs: Box::new(programs::RealPrograms::new(&files)),
             units: Box::new(units::Systemd::new(files.is_running_system())),
             kernel: Box::new(kernel::RunningKernel),
-            network: Box::new(network::Https),
+            network: Box::new(network::RealNetwork::default()),
             runtime: Box::new(runtime::CriSocket),
             cluster: Box::new(cluster::ApiServer::new(&files)),
             clock: Box::new(clock::SystemClock),

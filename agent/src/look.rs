@@ -11,7 +11,7 @@ use crate::facts::Facts;
 use crate::host::Host;
 use crate::host::cluster::{ClusterError, Node};
 use crate::host::files::SeekableFile;
-use crate::host::network::{Answer, Get, Unreachable};
+use crate::host::network::{Answer, Get, PlainAnswer, PlainRequest, Unreachable};
 use crate::host::programs::{Output, Question};
 use crate::host::runtime::RuntimeStatus;
 use crate::host::units::UnitState;
@@ -95,6 +95,11 @@ impl<'a> Look<'a> {
     /// One HTTPS request: no proxy, no redirect, a capped answer, a time limit.
     pub async fn get(&self, request: Get) -> Result<Answer, Unreachable> {
         self.host.network.get(request).await
+    }
+
+    /// One request to a metadata service: plain HTTP, no proxy, no redirect, a capped answer, a time limit.
+    pub async fn plain(&self, request: PlainRequest) -> Result<PlainAnswer, Unreachable> {
+        self.host.network.plain(request).await
     }
 
     /// What the CRI socket answers to `Status` (Kubernetes CRI API, `runtime.v1`).

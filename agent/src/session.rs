@@ -5,12 +5,14 @@ use std::path::Path;
 use anyhow::Result;
 
 use crate::cli::Common;
+use crate::cloud;
 use crate::config::user_data::{self, UserData};
 use crate::config::{self, Config, ConfigErrors, Loaded, Setting, Source};
 use crate::facts::{Facts, gather};
 use crate::host::Host;
 use crate::look::Look;
 use crate::role;
+use crate::show::complain;
 
 /// The operator's own file.
 pub const MAIN_FILE: &str = "/etc/gpuk/agent.toml";
@@ -29,7 +31,7 @@ pub struct Session {
     /// Every effective value with its origin.
     pub settings: Vec<Setting>,
     /// Why the user-data could not be read, when it could not: then the configuration may lack what it says.
-    pub without_user_data: Option<String>,
+    pub without_user_data: Option<cloud::Trouble>,
 }
 
 /// Why there is no session.
@@ -63,7 +65,7 @@ impl Session {
             let sources = role.into_iter().chain(files.iter().cloned()).chain(user_data).chain(last.iter().cloned());
             config::load(sources.collect()).map_err(Trouble::Configuration)
         };
-        let gathered = gather(&host, &layers(Vec::new(), None)?.config).await;
+        let gathered = gather(&host, &layers(Vec::new(), None)?.config, &complain).await;
         let mut without_user_data = gathered.without_user_data;
         let user_data = match gathered.user_data {
             Some(packed) => {
@@ -71,7 +73,7 @@ impl Session {
                 match merged_by_cloud_init(&host, &user_data) {
                     Ok(merged) => user_data.layers(merged).map_err(Trouble::Configuration)?,
                     Err(error) => {
-                        without_user_data = Some(format!("user-data: {error:#}"));
+                        without_user_data = Some(cloud::Trouble::from(error).about("user-data"));
                         user_data.sources
                     }
                 }

@@ -1,9 +1,13 @@
-//! NoCloud hands a machine its identity as files: a seed directory, a disk labelled `cidata`, or what cloud-init made of either.
+//! NoCloud hands a machine its identity as files: a seed directory, a disk labelled `cidata`, a web server, or what cloud-init made of them.
 
-use anyhow::{Context, Result};
+mod line;
+
+use anyhow::Result;
 use async_trait::async_trait;
 
-use super::{Cloud, Metadata, UserData};
+use super::asking::{Asking, Question};
+use super::cloud_init::CloudInit;
+use super::{Cloud, Metadata, Trouble, UserData, text};
 use crate::facts::Instance;
 use crate::look::Look;
 
@@ -13,14 +17,15 @@ const SEEDS: &[&str] = &["/var/lib/cloud/seed/nocloud", "/var/lib/cloud/seed/noc
 /// The seed disk, by its file system label.
 const DISKS: &[&str] = &["/dev/disk/by-label/cidata", "/dev/disk/by-label/CIDATA"];
 
-/// Written by cloud-init in every boot, so it cannot be an older instance's.
-const INSTANCE_DATA: &str = "/run/cloud-init/instance-data.json";
-
-/// The user-data as cloud-init found it.
-const USER_DATA: &str = "/var/lib/cloud/instance/user-data.txt";
-
 /// The row of the table.
 pub struct NoCloud;
+
+/// The two files of a seed.
+struct Seed {
+    meta_data: String,
+    source: String,
+    user_data: Result<Option<UserData>, Trouble>,
+}
 
 #[async_trait(?Send)]
 impl Cloud for NoCloud {
@@ -28,97 +33,117 @@ impl Cloud for NoCloud {
         "nocloud"
     }
 
-    fn claims(&self, look: Look<'_>) -> Result<bool> {
-        if look.exists(INSTANCE_DATA)? {
-            return Ok(true);
+    fn claims(&self, look: Look<'_>) -> Result<Option<String>> {
+        if let Some((_, source)) = line::find(look)? {
+            return Ok(Some(format!("{source} says ds=nocloud")));
         }
         for seed in SEEDS {
             if look.exists(format!("{seed}/meta-data"))? {
-                return Ok(true);
+                return Ok(Some(format!("there is {seed}/meta-data")));
             }
         }
-        Ok(seed_disk(look)?.is_some())
+        if let Some(disk) = seed_disk(look)? {
+            return Ok(Some(format!("there is the disk {disk}")));
+        }
+        let platform = CloudInit::read(look).ok().flatten().and_then(|known| known.platform());
+        Ok(platform.filter(|name| name == "nocloud").map(|_| "cloud-init calls the platform \"nocloud\"".to_owned()))
     }
 
-    async fn fetch(&self, look: Look<'_>) -> Result<Metadata> {
-        if let Some(text) = look.text(INSTANCE_DATA)? {
-            let data: serde_json::Value = serde_json::from_str(&text).with_context(|| format!("reading {INSTANCE_DATA}"))?;
-            let id = data.pointer("/v1/instance_id").and_then(serde_json::Value::as_str).unwrap_or_default();
-            // Without any data source cloud-init calls every machine the same.
-            let id = if id.starts_with("iid-datasource") { "" } else { id };
-            return Ok(Metadata {
-                instance: self.instance(id, INSTANCE_DATA),
-                user_data: user_data(USER_DATA, look.read(USER_DATA)),
-            });
+    async fn fetch(&self, asking: &Asking<'_>) -> Result<Metadata, Trouble> {
+        let look = asking.look;
+        if let Some(known) = CloudInit::read(look)? {
+            return Ok(known.metadata(self.name(), look));
         }
-        for seed in SEEDS {
-            if let Some(meta_data) = look.text(format!("{seed}/meta-data"))? {
-                let path = format!("{seed}/user-data");
-                let bytes = look.read(&path);
-                return Ok(Metadata {
-                    instance: self.instance(&instance_id(&meta_data), &format!("{seed}/meta-data")),
-                    user_data: user_data(&path, bytes),
-                });
+        let (line, line_source) = line::find(look)?.unwrap_or_default();
+        let seed = match &line.seed_from {
+            Some(from) if from.starts_with("http://") => Some(from_server(asking, from).await?),
+            Some(from) if from.starts_with('/') || from.starts_with("file://") => {
+                let directory = from.trim_start_matches("file://").trim_end_matches('/').to_owned();
+                let missing = || Trouble::Unreadable(format!("{line_source} names the seed {from}, which has no meta-data"));
+                Some(from_directory(look, &directory)?.ok_or_else(missing)?)
             }
-        }
-        let Some(disk) = seed_disk(look)? else { return Ok(Metadata::default()) };
-        let mut files = look.files_of_disk(disk, &["meta-data", "user-data"])?;
-        let meta_data = files.remove("meta-data").unwrap_or_default();
-        let meta_data = String::from_utf8_lossy(&meta_data);
-        Ok(Metadata {
-            instance: self.instance(&instance_id(&meta_data), &format!("meta-data on {disk}")),
-            user_data: user_data(&format!("user-data on {disk}"), Ok(files.remove("user-data"))),
-        })
+            Some(from) => {
+                return Err(Trouble::Unreadable(format!(
+                    "{line_source} names the seed {from}, and only http://, file:// and a path can be read before cloud-init has"
+                )));
+            }
+            None => self.read_files(look)?,
+        };
+        let (meta_data, seed_source, user_data) = match seed {
+            Some(seed) => (serde_saphyr::from_str(&seed.meta_data).unwrap_or_default(), seed.source, seed.user_data),
+            None => (serde_json::Value::default(), String::new(), Ok(None)),
+        };
+        // What the kernel's command line or the firmware says is the operator's last word.
+        let source = if line.instance_id.is_some() { line_source } else { seed_source };
+        let instance = line.instance_id.or_else(|| text(&meta_data, "/instance-id")).map(|id| Instance {
+            cloud: self.name(),
+            id,
+            source,
+            name: line.local_hostname.or_else(|| text(&meta_data, "/local-hostname")),
+            region: text(&meta_data, "/region"),
+            zone: text(&meta_data, "/availability-zone"),
+            ..Instance::default()
+        });
+        Ok(Metadata { instance, user_data, unseen: Vec::new() })
     }
 }
 
 impl NoCloud {
-    fn instance(&self, id: &str, source: &str) -> Option<Instance> {
-        (!id.is_empty()).then(|| Instance {
-            cloud: self.name(),
-            id: id.to_owned(),
-            source: source.to_owned(),
-            ..Instance::default()
-        })
+    fn read_files(&self, look: Look<'_>) -> Result<Option<Seed>, Trouble> {
+        for directory in SEEDS {
+            if let Some(seed) = from_directory(look, directory)? {
+                return Ok(Some(seed));
+            }
+        }
+        let Some(disk) = seed_disk(look)? else { return Ok(None) };
+        let mut files = look.files_of_disk(disk, &["meta-data", "user-data"])?;
+        let meta_data = files.remove("meta-data").unwrap_or_default();
+        let user_data = files.remove("user-data").map(|bytes| UserData { source: format!("user-data on {disk}"), bytes });
+        Ok(Some(Seed {
+            meta_data: String::from_utf8_lossy(&meta_data).into_owned(),
+            source: format!("meta-data on {disk}"),
+            user_data: Ok(user_data),
+        }))
     }
 }
 
-/// Unreadable user-data (e.g. only for root) costs the configuration in it, not the instance's identity.
-fn user_data(source: &str, bytes: Result<Option<Vec<u8>>>) -> Result<Option<UserData>> {
-    Ok(bytes?.map(|bytes| UserData { source: source.to_owned(), bytes }))
+fn from_directory(look: Look<'_>, directory: &str) -> Result<Option<Seed>, Trouble> {
+    let source = format!("{directory}/meta-data");
+    let Some(meta_data) = look.text(&source)? else { return Ok(None) };
+    let path = format!("{directory}/user-data");
+    // Unreadable user-data (e.g. only for root) costs the configuration in it, not the instance's identity.
+    let user_data = look.read(&path).map_err(Trouble::from);
+    let user_data = user_data.map(|bytes| bytes.map(|bytes| UserData { source: path, bytes }));
+    Ok(Some(Seed { meta_data, source, user_data }))
+}
+
+/// A seed on a web server: `meta-data` must be there, `user-data` may be.
+async fn from_server(asking: &Asking<'_>, from: &str) -> Result<Seed, Trouble> {
+    let base = from.trim_end_matches('/');
+    let (meta_data, user_data) = (Question::get("/meta-data"), Question::get("/user-data"));
+    let (meta_data, user_data) = tokio::join!(asking.ask(base, &meta_data), asking.ask(base, &user_data));
+    let meta_data = meta_data?;
+    let (source, missing) = (meta_data.url.clone(), meta_data.is_not_the_service("the meta-data of a NoCloud seed"));
+    let meta_data = meta_data.found()?.and_then(|bytes| String::from_utf8(bytes).ok());
+    // A page that somebody put in between may be YAML by chance, but no mapping.
+    let mapping = |text: &String| serde_saphyr::from_str::<serde_json::Value>(text).is_ok_and(|value| value.is_object());
+    let meta_data = meta_data.filter(|text| text.trim().is_empty() || mapping(text)).ok_or(missing)?;
+    let user_data = user_data.and_then(|answered| {
+        let source = answered.url.clone();
+        Ok(answered.found()?.map(|bytes| UserData { source, bytes }))
+    });
+    Ok(Seed { meta_data, source, user_data })
 }
 
 /// The seed disk, if there is one. An image has the disks of the machine it is worked on at, which are none of its business.
 fn seed_disk(look: Look<'_>) -> Result<Option<&'static str>> {
-    if look.running_system() {
-        for disk in DISKS {
-            if look.exists(disk)? {
-                return Ok(Some(disk));
-            }
+    for disk in DISKS {
+        if look.running_system() && look.exists(disk)? {
+            return Ok(Some(disk));
         }
     }
     Ok(None)
 }
 
-/// `instance-id` of a meta-data file (YAML; JSON is YAML too).
-fn instance_id(meta_data: &str) -> String {
-    let value: serde_json::Value = serde_saphyr::from_str(meta_data).unwrap_or_default();
-    match value.get("instance-id") {
-        Some(serde_json::Value::String(id)) => id.clone(),
-        Some(serde_json::Value::Number(id)) => id.to_string(),
-        _ => String::new(),
-    }
-}
-
 #[cfg(test)]
-mod tests {
-    use super::instance_id;
-
-    #[test]
-    fn meta_data_is_yaml_or_json() {
-        assert_eq!(instance_id("instance-id: i-0abc\nlocal-hostname: x\n"), "i-0abc");
-        assert_eq!(instance_id("{\"instance-id\": \"iid-1\"}"), "iid-1");
-        assert_eq!(instance_id("instance-id: 42\n"), "42");
-        assert_eq!(instance_id("[broken"), "");
-    }
-}
+mod tests;

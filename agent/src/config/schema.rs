@@ -6,6 +6,7 @@ use super::checks::{Check, absolute_path, bootstrap_token, cluster_name, image, 
 use super::labels::{Taint, check_label};
 use super::node_name::NameTemplate;
 use super::provider_id::ProviderId;
+use super::service_url::ServiceUrl;
 use super::values::{Endpoint, Period, Pin};
 
 /// What a key takes. The text beside a check says what would be right, for error messages and documentation.
@@ -82,9 +83,10 @@ pub const VARIABLE_PREFIX: &str = "GPUK_";
 pub const RESERVED_VARIABLES: [&str; 3] = ["GPUK_LOG", "GPUK_CACHE", "GPUK_VM_*"];
 
 /// The sections, in the order in which they are shown.
-pub static SECTIONS: [Section; 6] = [
+pub static SECTIONS: [Section; 7] = [
     Section { name: "cluster", documentation: "The cluster to join, and how to trust it." },
     Section { name: "node", documentation: "What this machine is in the cluster." },
+    Section { name: "cloud", documentation: "Where the machine learns who it is." },
     Section { name: "gpu", documentation: "Whether the machine's GPUs are looked after." },
     Section { name: "containerd", documentation: "Where the container runtime is, and what it should do." },
     Section { name: "redirects", documentation: "Reserved; it has no keys yet." },
@@ -189,6 +191,23 @@ pub static KEYS: &[Key] = &[
         kind: Kind::List("arguments, each beginning with --", kubelet_argument),
         documentation: "Further arguments of the kubelet.",
         ..key("node", "kubelet-extra-args", "[\"--max-pods=60\"]")
+    },
+    Key {
+        kind: Kind::Choice(&["auto", "ec2", "gce", "azure", "openstack", "linode", "nocloud", "none"]),
+        default: Some("auto"),
+        documentation: "The cloud this machine runs on; auto finds it out, none asks nobody.",
+        ..key("cloud", "name", "\"auto\"")
+    },
+    Key {
+        kind: Kind::Text("http://HOST[:PORT], an IPv6 address in brackets", typed::<ServiceUrl>),
+        documentation: "Where the cloud's metadata service is; without it the cloud's own address.",
+        ..key("cloud", "endpoint", "\"http://169.254.169.254\"")
+    },
+    Key {
+        kind: Kind::Text("numbers with the units s, m, h or d", typed::<Period>),
+        default: Some("5s"),
+        documentation: "How long one look waits for the metadata service, all tries together.",
+        ..key("cloud", "limit", "\"5s\"")
     },
     Key {
         kind: Kind::Choice(&["auto", "always", "never"]),

@@ -11,6 +11,7 @@ use super::node_name::NameTemplate;
 use super::provider_id::ProviderId;
 use super::schema;
 use super::secret::Secret;
+use super::service_url::ServiceUrl;
 use super::values::{Endpoint, Period, Pin};
 
 /// The whole configuration. As JSON it has no secrets in it.
@@ -21,6 +22,8 @@ pub struct Config {
     pub cluster: Cluster,
     /// What this machine is in it.
     pub node: Node,
+    /// Where it learns who it is.
+    pub cloud: Cloud,
     /// Its GPUs.
     pub gpu: Gpu,
     /// Its container runtime.
@@ -119,6 +122,56 @@ impl Role {
             Self::ControlPlane => "control-plane",
             Self::Observed => "observed",
         }
+    }
+}
+
+/// `[cloud]`
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub struct Cloud {
+    /// Which one.
+    pub name: CloudName,
+    /// Its metadata service; `None` is the cloud's own address.
+    pub endpoint: Option<ServiceUrl>,
+    /// For one look, all tries together.
+    pub limit: Period,
+}
+
+/// The clouds, as in the table of `cloud.rs`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum CloudName {
+    /// Found out.
+    Auto,
+    /// Amazon EC2, or a cloud with the same metadata service.
+    Ec2,
+    /// Google Compute Engine.
+    Gce,
+    /// Microsoft Azure.
+    Azure,
+    /// OpenStack.
+    Openstack,
+    /// Linode (Akamai).
+    Linode,
+    /// Files, a disk or a server with a NoCloud seed.
+    Nocloud,
+    /// No cloud: nobody is asked.
+    None,
+}
+
+impl CloudName {
+    /// The name in the table; `None` where it is to be found out.
+    pub fn row(self) -> Option<&'static str> {
+        Some(match self {
+            Self::Auto => return None,
+            Self::Ec2 => "ec2",
+            Self::Gce => "gce",
+            Self::Azure => "azure",
+            Self::Openstack => "openstack",
+            Self::Linode => "linode",
+            Self::Nocloud => "nocloud",
+            Self::None => "none",
+        })
     }
 }
 

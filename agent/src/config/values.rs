@@ -80,7 +80,7 @@ impl FromStr for Endpoint {
 }
 
 /// Takes an authority apart into a checked host and the text after its colon.
-fn split_port(authority: &str) -> Result<(String, Option<&str>), String> {
+pub(super) fn split_port(authority: &str) -> Result<(String, Option<&str>), String> {
     if let Some(rest) = authority.strip_prefix('[') {
         let Some((address, after)) = rest.split_once(']') else {
             return Err("has a bracket that is not closed".into());

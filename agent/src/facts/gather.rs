@@ -1,7 +1,9 @@
 //! Every fact names one file; one that cannot be read is noted as unseen instead of guessed.
 
-use super::{CgroupVersion, Dmi, Facts, OperatingSystem, marks, pci};
-use crate::cloud::{self, UserData};
+use std::time::Instant;
+
+use super::{CgroupVersion, Dmi, Facts, OperatingSystem, SourceTiming, marks, pci};
+use crate::cloud::{self, Trouble, UserData};
 use crate::config::Config;
 use crate::host::Host;
 use crate::look::Look;
@@ -13,87 +15,114 @@ pub struct Gathered {
     /// The instance's user-data, when there is any.
     pub user_data: Option<UserData>,
     /// Why there may be user-data that was not read.
-    pub without_user_data: Option<String>,
+    pub without_user_data: Option<Trouble>,
 }
 
-/// Looks at the machine once. What cannot be seen is listed in [`Facts::unseen`].
-pub async fn gather(host: &Host, config: &Config) -> Gathered {
+/// Looks at the machine once. What cannot be seen is listed in [`Facts::unseen`]; `say` hears when somebody is waited for.
+pub async fn gather(host: &Host, config: &Config, say: &dyn Fn(&str)) -> Gathered {
     let none = Facts::default();
-    let mut reader = Reader { look: Look::new(host, config, &none), unseen: Vec::new() };
-    let mut facts = Facts {
-        os: reader
-            .text("/etc/os-release")
-            .or_else(|| reader.text("/usr/lib/os-release"))
-            .map(|text| operating_system(&text))
-            .unwrap_or_default(),
+    let mut reader = Reader { look: Look::new(host, config, &none), unseen: Vec::new(), sources: Vec::new() };
+    // What a cloud is recognised by comes first, so that the rest can be read while the cloud is asked.
+    let known = reader.timed("firmware", |reader| Facts {
         machine_id: reader.line("/etc/machine-id").unwrap_or_default(),
+        dmi: if reader.look.running_system() { firmware(reader) } else { Dmi::default() },
         ..Facts::default()
+    });
+    let asked = async {
+        let began = Instant::now();
+        (cloud::ask(Look::new(host, config, &known), say).await, took("metadata", began))
     };
-    if reader.look.running_system() {
-        running(&mut reader, host, &mut facts);
-    }
-    match marks::marks(reader.look) {
-        Ok(marks) => facts.marks = marks,
-        Err(error) => reader.unseen.push(format!("{error:#}")),
-    }
+    let rest = async {
+        let mut facts = known.clone();
+        facts.os = reader.timed("files", |reader| reader.os());
+        if reader.look.running_system() {
+            running(&mut reader, host, &mut facts);
+        }
+        let marks = marks::marks(reader.look);
+        facts.marks = reader.seen(marks).unwrap_or_default();
+        facts
+    };
+    let ((answer, metadata), mut facts) = tokio::join!(asked, rest);
     facts.unseen = reader.unseen;
-    let (user_data, trouble) = match cloud::ask(Look::new(host, config, &facts)).await {
+    facts.sources = reader.sources;
+    facts.sources.push(metadata);
+    let (user_data, trouble) = match answer {
         Ok(metadata) => {
             facts.instance = metadata.instance;
+            facts.unseen.extend(metadata.unseen);
             match metadata.user_data {
                 Ok(user_data) => (user_data, None),
-                Err(error) => (None, Some(format!("user-data: {error:#}"))),
+                Err(trouble) => (None, Some(trouble.about("user-data"))),
             }
         }
-        Err(error) => (None, Some(format!("instance metadata: {error:#}"))),
+        Err(trouble) => (None, Some(trouble.about("instance metadata"))),
     };
-    facts.unseen.extend(trouble.clone());
+    facts.unseen.extend(trouble.as_ref().map(ToString::to_string));
     Gathered { facts, user_data, without_user_data: trouble }
+}
+
+fn took(name: &'static str, began: Instant) -> SourceTiming {
+    SourceTiming { name, took_microseconds: u64::try_from(began.elapsed().as_micros()).unwrap_or(u64::MAX) }
+}
+
+fn firmware(reader: &mut Reader<'_>) -> Dmi {
+    Dmi {
+        system_vendor: reader.line("/sys/class/dmi/id/sys_vendor"),
+        product_name: reader.line("/sys/class/dmi/id/product_name"),
+        product_uuid: reader.line("/sys/class/dmi/id/product_uuid"),
+        product_serial: reader.line("/sys/class/dmi/id/product_serial"),
+        board_asset_tag: reader.line("/sys/class/dmi/id/board_asset_tag"),
+        chassis_asset_tag: reader.line("/sys/class/dmi/id/chassis_asset_tag"),
+    }
 }
 
 /// Facts of a running system; an image has none of them.
 fn running(reader: &mut Reader<'_>, host: &Host, facts: &mut Facts) {
-    facts.kernel = reader.line("/proc/sys/kernel/osrelease").unwrap_or_default();
-    facts.boot_id = reader.line("/proc/sys/kernel/random/boot_id").unwrap_or_default();
-    facts.hostname = reader.line("/proc/sys/kernel/hostname").unwrap_or_default();
-    facts.dmi = Dmi {
-        system_vendor: reader.line("/sys/class/dmi/id/sys_vendor"),
-        product_name: reader.line("/sys/class/dmi/id/product_name"),
-        product_uuid: reader.line("/sys/class/dmi/id/product_uuid"),
-        board_asset_tag: reader.line("/sys/class/dmi/id/board_asset_tag"),
-        chassis_asset_tag: reader.line("/sys/class/dmi/id/chassis_asset_tag"),
-    };
-    // Only the unified hierarchy has this file at its top (cgroups(7)).
-    facts.cgroup = match reader.look.exists("/sys/fs/cgroup/cgroup.controllers") {
-        Ok(true) => Some(CgroupVersion::V2),
-        Ok(false) => Some(CgroupVersion::V1),
-        Err(error) => {
-            reader.unseen.push(format!("{error:#}"));
-            None
-        }
-    };
-    match pci::devices(reader.look) {
-        Ok(devices) => {
-            (facts.gpus, facts.nvswitches) = (devices.gpus, devices.nvswitches);
-            reader.unseen.extend(devices.without_names.map(|error| format!("{error:#}")));
-        }
-        Err(error) => reader.unseen.push(format!("{error:#}")),
-    }
-    facts.memory = host.kernel.memory();
-    facts.disks = host.kernel.disks();
+    reader.timed("kernel", |reader| {
+        facts.kernel = reader.line("/proc/sys/kernel/osrelease").unwrap_or_default();
+        facts.boot_id = reader.line("/proc/sys/kernel/random/boot_id").unwrap_or_default();
+        facts.hostname = reader.line("/proc/sys/kernel/hostname").unwrap_or_default();
+        // Only the unified hierarchy has this file at its top (cgroups(7)).
+        let unified = reader.look.exists("/sys/fs/cgroup/cgroup.controllers");
+        facts.cgroup = reader.seen(unified).map(|unified| if unified { CgroupVersion::V2 } else { CgroupVersion::V1 });
+        facts.memory = host.kernel.memory();
+        facts.disks = host.kernel.disks();
+    });
+    reader.timed("pci", |reader| {
+        let devices = pci::devices(reader.look);
+        let devices = reader.seen(devices).unwrap_or_default();
+        (facts.gpus, facts.nvswitches) = (devices.gpus, devices.nvswitches);
+        reader.unseen.extend(devices.without_names.map(|error| format!("{error:#}")));
+    });
 }
 
 struct Reader<'a> {
     look: Look<'a>,
     unseen: Vec<String>,
+    sources: Vec<SourceTiming>,
 }
 
 impl Reader<'_> {
+    fn timed<T>(&mut self, name: &'static str, work: impl FnOnce(&mut Self) -> T) -> T {
+        let began = Instant::now();
+        let result = work(self);
+        self.sources.push(took(name, began));
+        result
+    }
+
+    /// The result, or a note of why there is none.
+    fn seen<T>(&mut self, result: anyhow::Result<T>) -> Option<T> {
+        result.map_err(|error| self.unseen.push(format!("{error:#}"))).ok()
+    }
+
     fn text(&mut self, path: &str) -> Option<String> {
-        self.look.text(path).unwrap_or_else(|error| {
-            self.unseen.push(format!("{error:#}"));
-            None
-        })
+        let text = self.look.text(path);
+        self.seen(text).flatten()
+    }
+
+    fn os(&mut self) -> OperatingSystem {
+        let text = self.text("/etc/os-release").or_else(|| self.text("/usr/lib/os-release"));
+        text.map(|text| operating_system(&text)).unwrap_or_default()
     }
 
     /// The first line without white space around it; an empty one is `None`.

@@ -1,12 +1,17 @@
 //! An API server is judged by what it answers and by how the connection failed, so both come back typed.
 
-use std::cell::RefCell;
+mod plain;
+mod scripted;
+
+use std::cell::OnceCell;
 use std::time::{Duration, SystemTime};
 
 use async_trait::async_trait;
 
 use super::causes;
 use crate::config::Secret;
+pub use plain::{PlainAnswer, PlainRequest};
+pub use scripted::ScriptedNetwork;
 
 /// Whom to trust for one request.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -70,7 +75,9 @@ pub enum UnreachableKind {
     WrongName,
     /// The certificate has expired or is not valid yet, by our clock.
     CertificateDates,
-    /// Anything else: reset, no route, not TLS, an answer that is too large.
+    /// The answer is larger than [`BODY_CAP`].
+    TooLarge,
+    /// Anything else: reset, no route, not TLS.
     Other,
 }
 
@@ -85,13 +92,20 @@ impl std::fmt::Display for Unreachable {
 pub trait Network {
     /// One GET: no proxy, no redirect.
     async fn get(&self, request: Get) -> Result<Answer, Unreachable>;
+
+    /// One request to a metadata service over plain HTTP: no proxy, no redirect.
+    async fn plain(&self, request: PlainRequest) -> Result<PlainAnswer, Unreachable>;
 }
 
-/// Real HTTPS.
-pub struct Https;
+/// The machine's network.
+#[derive(Default)]
+pub struct RealNetwork {
+    /// Kept, so that requests to one metadata service share connections.
+    plain: OnceCell<reqwest::Client>,
+}
 
 #[async_trait(?Send)]
-impl Network for Https {
+impl Network for RealNetwork {
     async fn get(&self, request: Get) -> Result<Answer, Unreachable> {
         let other = |text: String| Unreachable { kind: UnreachableKind::Other, text };
         // reqwest has no provider of its own; an error only says that there is one already.
@@ -117,22 +131,39 @@ impl Network for Https {
         if let Some(token) = &request.bearer {
             call = call.bearer_auth(token.expose());
         }
-        let mut response = call.send().await.map_err(|error| unreachable(&error))?;
+        let response = call.send().await.map_err(|error| unreachable(&error))?;
         let header = |name: &str| response.headers().get(name).and_then(|value| value.to_str().ok()).map(str::to_owned);
-        let mut answer = Answer {
+        Ok(Answer {
             status: response.status().as_u16(),
             date: header("date").and_then(|date| httpdate::parse_http_date(&date).ok()),
             retry_after: header("retry-after").and_then(|seconds| seconds.parse().ok()).map(Duration::from_secs),
-            body: Vec::new(),
-        };
-        while let Some(chunk) = response.chunk().await.map_err(|error| unreachable(&error))? {
-            answer.body.extend_from_slice(&chunk);
-            if answer.body.len() > BODY_CAP {
-                return Err(other(format!("{}: the answer is larger than {} KiB", request.url, BODY_CAP >> 10)));
-            }
-        }
-        Ok(answer)
+            body: body(response).await?,
+        })
     }
+
+    async fn plain(&self, request: PlainRequest) -> Result<PlainAnswer, Unreachable> {
+        let client = match self.plain.get() {
+            Some(client) => client,
+            None => {
+                let client = plain::client().map_err(|error| unreachable(&error))?;
+                self.plain.get_or_init(|| client)
+            }
+        };
+        plain::send(client, request).await
+    }
+}
+
+/// The whole body, when it is no larger than [`BODY_CAP`].
+async fn body(mut response: reqwest::Response) -> Result<Vec<u8>, Unreachable> {
+    let mut body = Vec::new();
+    while let Some(chunk) = response.chunk().await.map_err(|error| unreachable(&error))? {
+        body.extend_from_slice(&chunk);
+        if body.len() > BODY_CAP {
+            let text = format!("{}: the answer is larger than {} KiB", response.url(), BODY_CAP >> 10);
+            return Err(Unreachable { kind: UnreachableKind::TooLarge, text });
+        }
+    }
+    Ok(body)
 }
 
 /// Finds out which way a request failed from the chain of its causes.
@@ -182,35 +213,6 @@ fn tls_kind(error: &rustls::Error) -> UnreachableKind {
             _ => UnreachableKind::Other,
         },
         _ => UnreachableKind::Other,
-    }
-}
-
-/// A fake: answers by the URL's beginning, the first match first; an unknown URL is refused.
-#[derive(Default)]
-pub struct ScriptedNetwork {
-    #[allow(clippy::type_complexity, reason = "a list of rules, read nowhere else")]
-    rules: Vec<(String, Box<dyn Fn(&Get) -> Result<Answer, Unreachable>>)>,
-    /// Every URL that was asked, in order.
-    pub seen: RefCell<Vec<String>>,
-}
-
-impl ScriptedNetwork {
-    /// Answers requests whose URL begins with `prefix`.
-    #[must_use]
-    pub fn answering(mut self, prefix: &str, rule: impl Fn(&Get) -> Result<Answer, Unreachable> + 'static) -> Self {
-        self.rules.push((prefix.to_owned(), Box::new(rule)));
-        self
-    }
-}
-
-#[async_trait(?Send)]
-impl Network for ScriptedNetwork {
-    async fn get(&self, request: Get) -> Result<Answer, Unreachable> {
-        self.seen.borrow_mut().push(request.url.clone());
-        match self.rules.iter().find(|(prefix, _)| request.url.starts_with(prefix.as_str())) {
-            Some((_, rule)) => rule(&request),
-            None => Err(Unreachable { kind: UnreachableKind::Refused, text: format!("{}: connection refused", request.url) }),
-        }
     }
 }
 

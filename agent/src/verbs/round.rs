@@ -36,7 +36,7 @@ pub fn may_change(session: &Session) -> Result<(), Exit> {
     }
     if let Some(why) = &session.without_user_data {
         complain(&format!("{why}; what it says may be missing, so nothing was changed"));
-        return Err(Exit::Broken);
+        return Err(if why.may_pass() { Exit::Waiting } else { Exit::Broken });
     }
     Ok(())
 }

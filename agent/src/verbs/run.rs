@@ -26,6 +26,9 @@ const ROUND_PATIENCE: Duration = Duration::from_secs(120);
 /// Pauses after a round that a person must help with: doubling from the first to the second.
 const TROUBLE_PAUSE: (Duration, Duration) = (Duration::from_secs(10), Duration::from_secs(300));
 
+/// Pauses after a look in which the metadata service did not answer: doubling from the first to the second.
+const SILENCE_PAUSE: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(60));
+
 /// Events come in bunches; what follows within this time belongs to the same drift.
 const SETTLE: Duration = Duration::from_secs(2);
 
@@ -41,7 +44,7 @@ pub async fn run(common: &Common, environment: Vec<(String, String)>) -> Exit {
             }
         });
     }
-    let mut troubles = 0_u32;
+    let (mut troubles, mut silences) = (0_u32, 0_u32);
     while !stop.requested() {
         // Watching begins before looking, so that no change falls between the two.
         let watch = watch(common);
@@ -54,12 +57,17 @@ pub async fn run(common: &Common, environment: Vec<(String, String)>) -> Exit {
                 stop.sleep(Duration::from_secs(1)).await;
                 continue;
             }
+            Ok(Outcome::Silence) => {
+                stop.sleep(growing(SILENCE_PAUSE, silences)).await;
+                silences += 1;
+                continue;
+            }
             Ok(Outcome::Settled) => {
-                troubles = 0;
+                (troubles, silences) = (0, 0);
                 SLOW_LOOK.mul_f64(0.8 + 0.4 * fastrand::f64())
             }
             Ok(Outcome::Troubled) => {
-                let pause = TROUBLE_PAUSE.0.saturating_mul(1 << troubles.min(8)).min(TROUBLE_PAUSE.1);
+                let pause = growing(TROUBLE_PAUSE, troubles);
                 troubles += 1;
                 pause.mul_f64(0.5 + fastrand::f64() / 2.0)
             }
@@ -71,12 +79,19 @@ pub async fn run(common: &Common, environment: Vec<(String, String)>) -> Exit {
     Exit::Fine
 }
 
+/// The first pause, doubled as often as it was needed before, but never more than the second.
+fn growing((first, longest): (Duration, Duration), before: u32) -> Duration {
+    first.saturating_mul(1 << before.min(8)).min(longest)
+}
+
 /// How one round of the service ended.
 enum Outcome {
     /// Another agent is at work.
     Taken,
     /// The outside world is not ready.
     Waits,
+    /// The metadata service did not answer, so nobody knows yet what the node is to be.
+    Silence,
     /// Every step holds.
     Settled,
     /// A person is needed; the service looks again all the same, ever more slowly.
@@ -108,6 +123,12 @@ async fn one_round(common: &Common, environment: Vec<(String, String)>, stop: &S
     match round::may_change(&session) {
         Ok(()) => {}
         Err(Exit::NoPermission) => return Err(Exit::NoPermission),
+        Err(Exit::Waiting) => {
+            // A node that joined long ago need not wait for this with its kubelet.
+            service::ready();
+            service::status("waiting for the metadata service");
+            return Ok(Outcome::Silence);
+        }
         Err(_) => return troubled("the user-data could not be read: gpuk-agent doctor"),
     }
     let observer = Both(Terminal::for_service(), Journal::default());

@@ -49,7 +49,7 @@ fn unknown_keys() {
         message(vec![toml("token = \"a\"\n[clusters]\n[storage]\n")]),
         "/etc/gpuk/agent.toml:1:1: unknown key \"token\" at the top; it belongs under [cluster]\n\
          /etc/gpuk/agent.toml:2:2: unknown section \"clusters\" at the top; did you mean \"cluster\"?\n\
-         /etc/gpuk/agent.toml:3:2: unknown section \"storage\" at the top; there are [cluster], [node], [gpu], [containerd], [redirects], [report]"
+         /etc/gpuk/agent.toml:3:2: unknown section \"storage\" at the top; there are [cluster], [node], [cloud], [gpu], [containerd], [redirects], [report]"
     );
     assert_eq!(
         message(vec![toml("[cluster]\n\"abcdef.0123456789abcdee\" = 1\n")]),
@@ -208,7 +208,7 @@ fn yaml() {
     assert_eq!(
         message(vec![cloud_config("gpuk: >\n  [gpu]\n\n  endpoint = 1\n\n  enable = 2\n")]),
         "user-data:2:3: unknown key \"enable\" in [gpu]; did you mean \"enabled\"?\n\
-         user-data:2:3: unknown key \"endpoint\" in [gpu]; there are enabled, taints, startup-taints"
+         user-data:2:3: unknown key \"endpoint\" in [gpu]; it belongs under [cloud]"
     );
     assert_eq!(
         message(vec![cloud_config("a: *nowhere\ngpuk: {}\n")]),

@@ -105,7 +105,7 @@ fn ok(body: &str) -> String {
 }
 
 async fn get(url: String, trust: Trust, bearer: Option<Secret>) -> Result<Answer, Unreachable> {
-    Https.get(Get { url, trust, bearer, limit: Duration::from_millis(1500) }).await
+    RealNetwork::default().get(Get { url, trust, bearer, limit: Duration::from_millis(1500) }).await
 }
 
 async fn failure(url: String, ca: &str) -> Unreachable {
@@ -165,5 +165,5 @@ async fn a_credential_never_goes_to_a_server_that_is_not_verified() {
 async fn an_answer_without_end_is_cut_off() {
     let port = server(GOOD, ok(&"x".repeat(BODY_CAP + 1)));
     let failure = failure(format!("https://127.0.0.1:{port}/"), CA).await;
-    assert!(failure.kind == UnreachableKind::Other && failure.text.contains("1024 KiB"), "{}", failure.text);
+    assert!(failure.kind == UnreachableKind::TooLarge && failure.text.contains("1024 KiB"), "{}", failure.text);
 }

@@ -22,7 +22,9 @@ use crate::host::clock::FixedClock;
 use crate::host::cluster::{ClusterError, ScriptedCluster};
 use crate::host::files::Files;
 use crate::host::kernel::RecordingKernel;
-use crate::host::network::{Answer, Get, Network, ScriptedNetwork, Trust, Unreachable, UnreachableKind};
+use crate::host::network::{
+    Answer, Get, Network, PlainAnswer, PlainRequest, ScriptedNetwork, Trust, Unreachable, UnreachableKind,
+};
 use crate::host::programs::{Output, ScriptedPrograms};
 use crate::host::runtime::ScriptedRuntime;
 use crate::host::units::{ScriptedUnits, UnitState};
@@ -137,6 +139,10 @@ impl Network for Tarpit {
             std::future::pending::<()>().await;
         }
         self.script.get(request).await
+    }
+
+    async fn plain(&self, _request: PlainRequest) -> Result<PlainAnswer, Unreachable> {
+        std::future::pending().await
     }
 }
 

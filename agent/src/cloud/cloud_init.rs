@@ -1,0 +1,59 @@
+//! cloud-init writes what it learned of this boot's instance into `/run`, so it cannot be an older instance's.
+
+use serde_json::Value;
+
+use super::{Metadata, Trouble, UserData};
+use crate::facts::Instance;
+use crate::look::Look;
+
+/// Written in every boot ("Instance metadata", cloud-init documentation).
+const INSTANCE_DATA: &str = "/run/cloud-init/instance-data.json";
+
+/// The user-data as cloud-init found it.
+const USER_DATA: &str = "/var/lib/cloud/instance/user-data.txt";
+
+/// What cloud-init knows of this boot's instance.
+pub struct CloudInit(Value);
+
+impl CloudInit {
+    /// Reads its file; `None` where it did not run.
+    pub fn read(look: Look<'_>) -> Result<Option<Self>, Trouble> {
+        let Some(text) = look.text(INSTANCE_DATA)? else { return Ok(None) };
+        match serde_json::from_str(&text) {
+            Ok(value) => Ok(Some(Self(value))),
+            Err(error) => {
+                Err(Trouble::Unreadable(format!("reading {INSTANCE_DATA}: {error}. It can be made anew: cloud-init init")))
+            }
+        }
+    }
+
+    /// The platform by cloud-init's name, e.g. `ec2`.
+    pub fn platform(&self) -> Option<String> {
+        self.text("platform").or_else(|| self.text("cloud_name"))
+    }
+
+    fn text(&self, key: &str) -> Option<String> {
+        // Without any data source cloud-init calls every machine the same, and what it does not know "unknown" or null.
+        let known = |text: &&str| !text.is_empty() && *text != "unknown" && !text.starts_with("iid-datasource");
+        self.0.pointer(&format!("/v1/{key}")).and_then(Value::as_str).filter(known).map(str::to_owned)
+    }
+
+    /// The instance under the name `cloud`; without an id there is none.
+    pub fn metadata(&self, cloud: &'static str, look: Look<'_>) -> Metadata {
+        let instance = self.text("instance_id").map(|id| Instance {
+            cloud,
+            id,
+            source: INSTANCE_DATA.to_owned(),
+            name: self.text("local_hostname"),
+            region: self.text("region"),
+            zone: self.text("availability_zone"),
+            ..Instance::default()
+        });
+        Metadata { instance, user_data: user_data(look), unseen: Vec::new() }
+    }
+}
+
+/// The user-data that cloud-init kept. Unreadable (e.g. only for root) costs the configuration in it, not the identity.
+pub fn user_data(look: Look<'_>) -> Result<Option<UserData>, Trouble> {
+    Ok(look.read(USER_DATA)?.map(|bytes| UserData { source: USER_DATA.to_owned(), bytes }))
+}

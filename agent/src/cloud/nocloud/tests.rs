@@ -1,0 +1,60 @@
+//! Seeds as cloud-init's documentation of the data source NoCloud describes them; a seed disk needs a kernel, which is for virtual machines.
+
+use super::super::tests::{Machine, answer};
+use crate::host::network::PlainRequest;
+
+fn seeded(meta_data: &str) -> Machine {
+    Machine::with_firmware(&[])
+        .file("/var/lib/cloud/seed/nocloud/meta-data", meta_data)
+        .file("/var/lib/cloud/seed/nocloud/user-data", "#cloud-config\n")
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_seed_directory_is_read() {
+    for (meta_data, id) in [
+        ("instance-id: i-0abc\nlocal-hostname: gpu-1\n", "i-0abc"),
+        ("{\"instance-id\": \"iid-1\", \"local-hostname\": \"gpu-1\"}", "iid-1"),
+        ("instance-id: 42\nlocal-hostname: gpu-1\n", "42"),
+    ] {
+        let seen = seeded(meta_data).gather().await;
+        assert_eq!((seen.instance().cloud, seen.instance().id.as_str()), ("nocloud", id));
+        assert_eq!((seen.instance().name.as_deref(), seen.user_data().as_deref()), (Some("gpu-1"), Some("#cloud-config\n")));
+    }
+    let seen = seeded("[broken").gather().await;
+    assert_eq!(seen.instance().cloud, "none", "without an id it is known by itself");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_line_in_the_firmware_names_a_server() {
+    let rule = |request: &PlainRequest| match request.url.as_str() {
+        "http://seeds:8000/a/meta-data" => answer(200, "instance-id: i-1\nlocal-hostname: x\nregion: lab\n"),
+        "http://seeds:8000/a/user-data" => answer(200, "#cloud-config\n"),
+        _ => answer(404, ""),
+    };
+    let serial = ("product_serial", "ds=nocloud-net;s=http://seeds:8000/a/;h=gpu-7");
+    let seen = Machine::with_firmware(&[serial]).answering("http://seeds:8000", rule).gather().await;
+    let instance = seen.instance();
+    assert_eq!((instance.id.as_str(), instance.source.as_str()), ("i-1", "http://seeds:8000/a/meta-data"));
+    assert_eq!((instance.name.as_deref(), instance.region.as_deref()), (Some("gpu-7"), Some("lab")));
+    assert_eq!(seen.user_data().as_deref(), Some("#cloud-config\n"));
+
+    let portal = |_: &PlainRequest| answer(200, "<html>log in</html>");
+    let seen = Machine::with_firmware(&[serial]).answering("http://seeds:8000", portal).gather().await;
+    assert!(!seen.gathered.without_user_data.unwrap().may_pass());
+
+    let seen = Machine::with_firmware(&[serial]).gather().await;
+    assert!(seen.gathered.without_user_data.unwrap().may_pass());
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_kernels_command_line_has_the_last_word() {
+    let seen = seeded("instance-id: i-0abc\n")
+        .file("/proc/cmdline", "ro ds=nocloud;i=i-9;s=/var/lib/cloud/seed/nocloud/\n")
+        .gather()
+        .await;
+    assert_eq!((seen.instance().id.as_str(), seen.user_data().as_deref()), ("i-9", Some("#cloud-config\n")));
+    let seen = Machine::with_firmware(&[]).file("/proc/cmdline", "ds=nocloud;s=/nowhere/").gather().await;
+    assert!(seen.gathered.without_user_data.unwrap().to_string().contains("/nowhere/"));
+    let seen = Machine::with_firmware(&[]).file("/proc/cmdline", "ds=nocloud;s=https://h/").gather().await;
+    assert!(seen.gathered.without_user_data.unwrap().to_string().contains("only http://"));
+}

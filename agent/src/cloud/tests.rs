@@ -1,0 +1,209 @@
+//! Fixtures in, facts out: firmware as files below a root, and a scripted network that answers as the protocols are documented.
+
+#![allow(clippy::disallowed_methods, reason = "a test makes its own files")]
+
+use std::cell::RefCell;
+use std::rc::Rc;
+use std::time::Duration;
+
+use crate::config::{Config, Source};
+use crate::facts::{Gathered, Instance, gather};
+use crate::host::Host;
+use crate::host::network::{PlainAnswer, PlainRequest, ScriptedNetwork, Unreachable, UnreachableKind};
+
+/// A machine of files and answers. Time is virtual: run its tests with `start_paused`.
+pub struct Machine {
+    root: tempfile::TempDir,
+    network: ScriptedNetwork,
+    settings: Vec<(String, String)>,
+    /// What was said while it was waited.
+    pub said: RefCell<Vec<String>>,
+    /// Every request, as method, URL and its headers.
+    pub seen: Rc<RefCell<Vec<PlainRequest>>>,
+}
+
+impl Machine {
+    /// A machine whose firmware says this, by the names of `/sys/class/dmi/id`.
+    pub fn with_firmware(firmware: &[(&str, &str)]) -> Self {
+        let machine = Self {
+            root: tempfile::tempdir().unwrap(),
+            network: ScriptedNetwork::default(),
+            settings: Vec::new(),
+            said: RefCell::default(),
+            seen: Rc::default(),
+        };
+        let machine = machine.file("/etc/machine-id", "0123456789abcdef0123456789abcdef\n");
+        firmware.iter().fold(machine, |machine, (name, text)| machine.file(&format!("/sys/class/dmi/id/{name}"), text))
+    }
+
+    /// With a file.
+    pub fn file(self, path: &str, text: &str) -> Self {
+        let path = self.root.path().join(path.trim_start_matches('/'));
+        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+        std::fs::write(path, text).unwrap();
+        self
+    }
+
+    /// With a value in the configuration.
+    pub fn set(mut self, key: &str, value: &str) -> Self {
+        self.settings.push((key.to_owned(), value.to_owned()));
+        self
+    }
+
+    /// With an answer for URLs that begin so; the first rule that fits holds.
+    pub fn answering(mut self, prefix: &str, rule: impl Fn(&PlainRequest) -> Result<PlainAnswer, Unreachable> + 'static) -> Self {
+        let seen = Rc::clone(&self.seen);
+        self.network = self.network.answering_plain(prefix, move |request| {
+            seen.borrow_mut().push(request.clone());
+            rule(request)
+        });
+        self
+    }
+
+    /// Gathers the machine's facts.
+    pub async fn gather(self) -> Seen {
+        let mut host = Host::of_fakes(self.root.path()).unwrap();
+        host.network = Box::new(self.network);
+        let config: Config = crate::config::load(vec![Source::flags(self.settings)]).unwrap().config;
+        let began = tokio::time::Instant::now();
+        let gathered = gather(&host, &config, &|line| self.said.borrow_mut().push(line.to_owned())).await;
+        Seen { gathered, took: began.elapsed(), said: self.said.take(), requests: self.seen.take() }
+    }
+}
+
+/// What came of a look.
+pub struct Seen {
+    pub gathered: Gathered,
+    pub took: Duration,
+    pub said: Vec<String>,
+    pub requests: Vec<PlainRequest>,
+}
+
+impl Seen {
+    pub fn instance(&self) -> &Instance {
+        self.gathered.facts.instance.as_ref().unwrap_or_else(|| panic!("no instance: {:?}", self.gathered.facts.unseen))
+    }
+
+    pub fn user_data(&self) -> Option<String> {
+        self.gathered.user_data.as_ref().map(|data| String::from_utf8(data.bytes.clone()).unwrap())
+    }
+
+    pub fn unseen(&self) -> String {
+        self.gathered.facts.unseen.join("\n")
+    }
+}
+
+/// An answer with this status and body.
+pub fn answer(status: u16, body: &str) -> Result<PlainAnswer, Unreachable> {
+    Ok(PlainAnswer { status, headers: http::HeaderMap::new(), body: body.as_bytes().to_vec() })
+}
+
+/// Nobody listens.
+pub fn refused() -> Result<PlainAnswer, Unreachable> {
+    Err(Unreachable { kind: UnreachableKind::Refused, text: "connection refused".to_owned() })
+}
+
+const EC2: &[(&str, &str)] = &[("sys_vendor", "Amazon EC2\n"), ("board_asset_tag", "i-0123456789abcdef0\n")];
+
+const INSTANCE_DATA: &str = r#"{"v1": {"instance_id": "i-0feed", "region": "eu-west-1", "availability_zone": "eu-west-1a",
+    "local_hostname": "gpu-1", "cloud_name": "aws", "platform": "ec2"}}"#;
+
+#[tokio::test(start_paused = true)]
+async fn a_cloud_that_is_silent_costs_the_limit_once_and_is_spoken_of() {
+    let seen = Machine::with_firmware(EC2).set("cloud.limit", "4s").gather().await;
+    assert_eq!(seen.took, Duration::from_secs(4));
+    assert_eq!(seen.said.len(), 1, "{:?}", seen.said);
+    for words in ["ec2", "http://169.254.169.254", "http://[fd00:ec2::254]", "at most 4s"] {
+        assert!(seen.said[0].contains(words), "{:?}", seen.said);
+    }
+    // The firmware knows the id, and nobody knows the user-data.
+    assert_eq!((seen.instance().id.as_str(), seen.instance().source.as_str()), ("i-0123456789abcdef0", "DMI board_asset_tag"));
+    let trouble = seen.gathered.without_user_data.clone().unwrap();
+    assert!(trouble.may_pass(), "{trouble}");
+    assert!(seen.unseen().contains("http://169.254.169.254") && seen.unseen().contains("4.0 s"), "{}", seen.unseen());
+}
+
+#[tokio::test(start_paused = true)]
+async fn cloud_init_knows_what_the_service_does_not_say() {
+    let seen = Machine::with_firmware(EC2)
+        .file("/run/cloud-init/instance-data.json", INSTANCE_DATA)
+        .file("/var/lib/cloud/instance/user-data.txt", "#cloud-config\n")
+        .gather()
+        .await;
+    let instance = seen.instance();
+    assert_eq!((instance.cloud, instance.id.as_str(), instance.zone.as_deref()), ("ec2", "i-0feed", Some("eu-west-1a")));
+    assert_eq!(instance.provider_id.as_deref(), Some("aws:///eu-west-1a/i-0feed"));
+    assert_eq!(seen.user_data().as_deref(), Some("#cloud-config\n"));
+    assert!(seen.gathered.without_user_data.is_none());
+    assert!(seen.unseen().contains("not answered within 5.0 s"), "{}", seen.unseen());
+}
+
+#[tokio::test(start_paused = true)]
+async fn without_any_id_there_is_no_instance_but_a_trouble_that_may_pass() {
+    let seen = Machine::with_firmware(&[("product_name", "Google Compute Engine")]).gather().await;
+    assert_eq!(seen.gathered.facts.instance, None);
+    assert!(seen.gathered.without_user_data.unwrap().may_pass());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_page_in_between_is_told_at_once_from_silence() {
+    let page = |_: &PlainRequest| answer(200, "<html><body>Please log in</body></html>");
+    let seen = Machine::with_firmware(&[("sys_vendor", "Amazon EC2")]).answering("http://169.254.169.254", page).gather().await;
+    assert_eq!(seen.took, Duration::ZERO);
+    let trouble = seen.gathered.without_user_data.unwrap();
+    assert!(!trouble.may_pass() && trouble.to_string().contains("39 bytes"), "{trouble}");
+    assert!(!trouble.to_string().contains("log in"), "what a stranger says is not repeated: {trouble}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn bare_metal_is_known_by_its_mainboard_and_nobody_is_asked() {
+    let uuid = ("product_uuid", "4C4C4544-0042-3510-8052-B3C04F4B4E32\n");
+    let ec2 = |_: &PlainRequest| answer(200, "i-0123");
+    let seen = Machine::with_firmware(&[uuid]).answering("http://", ec2).gather().await;
+    assert_eq!((seen.instance().cloud, seen.instance().id.as_str()), ("none", "4c4c4544-0042-3510-8052-b3c04f4b4e32"));
+    assert!(seen.requests.is_empty(), "{:?}", seen.requests);
+
+    let shared = ("product_uuid", "03000200-0400-0500-0006-000700080009");
+    let seen = Machine::with_firmware(&[shared]).gather().await;
+    assert_eq!(seen.instance().id, "0123456789abcdef0123456789abcdef");
+
+    let seen = Machine::with_firmware(EC2).set("cloud.name", "none").answering("http://", ec2).gather().await;
+    assert_eq!((seen.instance().cloud, seen.requests.len()), ("none", 0));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_board_whose_uuid_may_not_be_read_has_no_id_at_all() {
+    // A directory in its place cannot be read by anyone, root included.
+    let seen = Machine::with_firmware(&[]).file("/sys/class/dmi/id/product_uuid/x", "").gather().await;
+    assert_eq!(seen.gathered.facts.instance, None);
+    assert!(seen.unseen().contains("product_uuid"), "{}", seen.unseen());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_virtual_machine_that_no_row_claims_is_asked_once() {
+    let guest = "processor : 0\nflags\t\t: fpu hypervisor lm\n";
+    let seen = Machine::with_firmware(&[]).file("/proc/cpuinfo", guest).answering("http://", |_| refused()).gather().await;
+    assert_eq!((seen.instance().cloud, seen.requests.len()), ("none", 1));
+
+    let page = |_: &PlainRequest| answer(200, "<html>");
+    let seen = Machine::with_firmware(&[]).file("/proc/cpuinfo", guest).answering("http://", page).gather().await;
+    assert_eq!((seen.instance().cloud, seen.requests.len()), ("none", 1));
+
+    let compatible = |request: &PlainRequest| {
+        if request.url.ends_with("/instance-id") { answer(200, "i-00000042\n") } else { answer(404, "") }
+    };
+    let seen = Machine::with_firmware(&[]).file("/proc/cpuinfo", guest).answering("http://", compatible).gather().await;
+    assert_eq!((seen.instance().cloud, seen.instance().id.as_str()), ("ec2", "i-00000042"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_platform_without_a_row_is_known_by_cloud_init() {
+    let data = r#"{"v1": {"instance_id": "4711", "platform": "hetzner"}}"#;
+    let seen =
+        Machine::with_firmware(&[("sys_vendor", "Hetzner")]).file("/run/cloud-init/instance-data.json", data).gather().await;
+    assert_eq!((seen.instance().cloud, seen.instance().id.as_str()), ("nocloud", "4711"));
+
+    let broken = Machine::with_firmware(&[]).file("/run/cloud-init/instance-data.json", "{\"v1\"").gather().await;
+    assert_eq!(broken.gathered.facts.instance, None);
+    assert!(!broken.gathered.without_user_data.unwrap().may_pass());
+}
