@@ -6,6 +6,7 @@
 //! that can reach it. All but the running parts is cached: see [`Cache`].
 
 pub mod cache;
+pub mod clouds;
 pub mod cluster;
 pub mod command;
 pub mod image;
