@@ -1,10 +1,16 @@
 //! The catalog is the story of a boot: what must be true of a node, in the order in which it becomes true.
 
+use crate::config::Role;
 use crate::step::Step;
-use crate::steps::{containerd::Containerd, hostname::Hostname, join::Join, kernel::Kernel, kubelet::Kubelet, node::Node};
+use crate::steps::{
+    containerd::Containerd, hostname::Hostname, join::Join, kernel::Kernel, kubelet::Kubelet, node::Node, observed::Observed,
+};
 
-/// Every step, in order. A step comes after those it needs.
-pub fn steps() -> Vec<Box<dyn Step>> {
+/// Every step of a role, in order. A step comes after those it needs. A node that someone else manages is only looked at.
+pub fn steps(role: Role) -> Vec<Box<dyn Step>> {
+    if role == Role::Observed {
+        return vec![Box::new(Observed)];
+    }
     vec![Box::new(Hostname), Box::new(Kernel), Box::new(Containerd), Box::new(Kubelet), Box::new(Join), Box::new(Node)]
 }
 
@@ -12,7 +18,7 @@ pub fn steps() -> Vec<Box<dyn Step>> {
 mod tests {
     #[test]
     fn a_step_comes_after_those_it_needs() {
-        let steps = super::steps();
+        let steps = super::steps(crate::config::Role::Worker);
         for (position, step) in steps.iter().enumerate() {
             for need in step.needs() {
                 assert!(steps[..position].iter().any(|earlier| earlier.name() == *need), "{} needs {need}", step.name());

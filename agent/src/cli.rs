@@ -44,6 +44,8 @@ pub enum Verb {
     Run,
     /// Say what is wrong, why, and what to type; changes nothing
     Doctor,
+    /// Everything known about this machine, and where from
+    Facts,
     /// How the last round ended
     Status,
     /// What happened when, and how long it took
@@ -78,7 +80,7 @@ Exit codes:
    0  done, nothing to do, nothing wrong
    1  something is wrong and a person is needed
    2  plan: there is something to do
-   3  doctor: nothing wrong was found, but something could not be looked at
+   3  doctor, facts: nothing wrong was found, but something could not be looked at
   64  wrong words on the command line
   75  not ready yet: the outside world is not, or another agent is at work
   77  root is needed
@@ -94,7 +96,7 @@ pub enum Exit {
     Broken = 1,
     /// `plan`: there is something to do.
     Pending = 2,
-    /// `doctor`: nothing wrong was found, but something could not be looked at.
+    /// `doctor` and `facts`: nothing wrong was found, but something could not be looked at.
     Unseen = 3,
     /// Wrong words on the command line.
     Usage = 64,

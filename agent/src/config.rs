@@ -12,6 +12,7 @@ mod merge;
 mod node_name;
 mod pairs;
 mod place;
+mod provider_id;
 mod raw;
 pub mod schema;
 mod secret;
@@ -19,15 +20,17 @@ mod sections;
 #[cfg(test)]
 mod tests;
 mod toml_text;
+pub mod user_data;
 mod values;
 mod yaml_text;
 mod yaml_tree;
 
 pub use error::{ConfigError, ConfigErrors};
-pub use labels::{Effect, Taint};
+pub use labels::{Effect, Taint, label_value};
 pub use merge::Setting;
 pub use node_name::{NameTemplate, PLACEHOLDERS};
 pub use place::{Origin, Place};
+pub use provider_id::ProviderId;
 pub use secret::{REDACTED, Secret};
 pub use sections::{Cluster, ClusterKind, Config, Containerd, Enabled, Gpu, Missing, Node, Redirects, Report, Role, Runtime};
 pub use values::{Endpoint, Period, Pin};
@@ -42,21 +45,14 @@ pub struct Source {
 }
 
 impl Source {
+    /// What the machine shows by itself; `why` is its origin.
+    pub fn machine(why: impl Into<String>, pairs: Vec<(String, String)>) -> Self {
+        Self { origin: Origin::Machine(why.into()), format: Format::Pairs(pairs) }
+    }
+
     /// A TOML file.
     pub fn file(path: impl Into<String>, text: impl Into<String>) -> Self {
         Self { origin: Origin::File(path.into()), format: Format::Toml(text.into()) }
-    }
-
-    /// User-data, where it is of a kind that can hold a part for the agent: a cloud-config, or TOML whose first line
-    /// is `#gpuk-agent`.
-    pub fn user_data(text: &str) -> Option<Self> {
-        let text = text.trim_start_matches('\u{feff}');
-        let format = match text.lines().next().map(str::trim_end) {
-            Some("#cloud-config") => Format::CloudConfig(text.to_owned()),
-            Some("#gpuk-agent") => Format::Toml(text.to_owned()),
-            _ => return None,
-        };
-        Some(Self { origin: Origin::UserData, format })
     }
 
     /// The whole environment; variables that are not the agent's are passed over.

@@ -1,13 +1,19 @@
 //! What can be found out about a machine without asking anyone's opinion: gathered once, never changed on the way.
 
 mod gather;
+pub mod gpu;
+mod marks;
+mod models;
 pub mod pci;
+mod pci_ids;
 
 use std::collections::BTreeMap;
 
 use serde::Serialize;
 
 pub use gather::{Gathered, gather};
+pub use gpu::{Architecture, Gpu, VirtualFunctions};
+pub use marks::Marks;
 
 /// Everything known about this machine. Absent is `None` or empty; each source is in the field's comment.
 #[derive(Clone, Debug, Default, PartialEq, Serialize)]
@@ -21,6 +27,8 @@ pub struct Facts {
     pub dmi: Dmi,
     /// NVIDIA GPUs on the PCI bus (`/sys/bus/pci/devices`), in the order of their addresses.
     pub gpus: Vec<Gpu>,
+    /// PCI addresses of NVSwitches (the same place), sorted.
+    pub nvswitches: Vec<String>,
     /// Whether `/sys/fs/cgroup` is the unified hierarchy.
     pub cgroup: Option<CgroupVersion>,
     /// Memory in bytes.
@@ -35,6 +43,8 @@ pub struct Facts {
     pub hostname: String,
     /// Who the platform says this machine is.
     pub instance: Option<Instance>,
+    /// What the files on the disk tell about its part in a cluster.
+    pub marks: Marks,
     /// What could not be looked at, and why (e.g. without root).
     pub unseen: Vec<String>,
 }
@@ -67,22 +77,6 @@ pub struct Dmi {
     pub board_asset_tag: Option<String>,
     /// `chassis_asset_tag`.
     pub chassis_asset_tag: Option<String>,
-}
-
-/// One NVIDIA GPU on the PCI bus.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "camelCase")]
-pub struct Gpu {
-    /// PCI address, e.g. `0000:00:1e.0`.
-    pub address: String,
-    /// PCI device id, e.g. `0x1eb8`.
-    pub device: u16,
-    /// The model, e.g. `Tesla T4`; `None` when the device id is not in our table.
-    pub model: Option<String>,
-    /// The kernel driver that is bound to it.
-    pub driver: Option<String>,
-    /// It is a virtual function (it has a `physfn`).
-    pub is_virtual: bool,
 }
 
 /// Which cgroup hierarchy the system runs with (cgroups(7)).

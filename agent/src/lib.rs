@@ -10,6 +10,7 @@ pub mod host;
 pub mod identity;
 pub mod look;
 pub mod report;
+pub mod role;
 pub mod session;
 pub mod show;
 pub mod state;

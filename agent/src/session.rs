@@ -5,9 +5,11 @@ use std::path::Path;
 use anyhow::Result;
 
 use crate::cli::Common;
+use crate::config::user_data::{self, UserData};
 use crate::config::{self, Config, ConfigErrors, Loaded, Setting, Source};
 use crate::facts::{Facts, gather};
 use crate::host::Host;
+use crate::role;
 
 /// The operator's own file.
 pub const MAIN_FILE: &str = "/etc/gpuk/agent.toml";
@@ -51,15 +53,36 @@ impl Session {
         let files = files(&host)?;
         let last = [Source::environment(environment), Source::flags(common.settings.clone())];
         // What the image and the operator say may be needed to find the user-data, which then comes between them.
-        let layers = |user_data: Option<Source>| {
-            let sources = files.iter().cloned().chain(user_data).chain(last.iter().cloned());
+        let layers = |user_data: Vec<Source>, role: Option<Source>| {
+            let sources = role.into_iter().chain(files.iter().cloned()).chain(user_data).chain(last.iter().cloned());
             config::load(sources.collect()).map_err(Trouble::Configuration)
         };
-        let gathered = gather(&host, &layers(None)?.config).await;
-        let user_data = gathered.user_data.and_then(|user_data| Source::user_data(&String::from_utf8_lossy(&user_data.bytes)));
-        let Loaded { config, settings } = layers(user_data)?;
-        Ok(Self { host, facts: gathered.facts, config, settings, without_user_data: gathered.without_user_data })
+        let gathered = gather(&host, &layers(Vec::new(), None)?.config).await;
+        let mut without_user_data = gathered.without_user_data;
+        let user_data = match gathered.user_data {
+            Some(packed) => {
+                let user_data = user_data::unpack(&packed.bytes).map_err(Trouble::Configuration)?;
+                match merged_by_cloud_init(&host, &user_data) {
+                    Ok(merged) => user_data.layers(merged).map_err(Trouble::Configuration)?,
+                    Err(error) => {
+                        without_user_data = Some(format!("user-data: {error:#}"));
+                        user_data.sources
+                    }
+                }
+            }
+            None => Vec::new(),
+        };
+        let Loaded { config, settings } = layers(user_data, role::layer(&gathered.facts))?;
+        Ok(Self { host, facts: gathered.facts, config, settings, without_user_data })
     }
+}
+
+/// What cloud-init made of all cloud-configs in this boot, where it can know more than the user-data shows.
+fn merged_by_cloud_init(host: &Host, user_data: &UserData) -> Result<Option<String>> {
+    if user_data.cloud_init_may_know_more && host.files.exists(Path::new(user_data::CLOUD_INIT_RAN))? {
+        return host.files.text(Path::new(user_data::MERGED_BY_CLOUD_INIT));
+    }
+    Ok(None)
 }
 
 /// The layers that are files, in order. One that cannot be read is an error: a value could be missing.
@@ -74,4 +97,48 @@ fn files(host: &Host) -> Result<Vec<Source>> {
         }
     }
     Ok(sources)
+}
+
+#[cfg(test)]
+#[allow(clippy::disallowed_methods, reason = "a test prepares its own files")]
+mod tests {
+    use super::*;
+
+    const RAN: (&str, &str) = ("run/cloud-init/instance-data.json", "{\"v1\": {\"instance_id\": \"i-1\"}}");
+    const MERGED: (&str, &str) = ("var/lib/cloud/instance/cloud-config.txt", "#cloud-config\ngpuk: {gpu: {enabled: always}}\n");
+    const SEED: (&str, &str) = ("var/lib/cloud/seed/nocloud/meta-data", "instance-id: i-1\n");
+
+    /// Where an image with these files has `gpu.enabled` from, or why its configuration is wrong.
+    async fn enabled(files: &[(&str, &str)]) -> String {
+        let root = tempfile::tempdir().unwrap();
+        for (path, text) in files {
+            let path = root.path().join(path);
+            std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+            std::fs::write(path, text).unwrap();
+        }
+        let common = Common { root: root.path().to_owned(), json: false, settings: Vec::new() };
+        match Session::open(&common, Vec::new()).await {
+            Ok(session) => {
+                let setting = session.settings.iter().find(|setting| setting.key == "gpu.enabled").unwrap();
+                setting.origin.to_string()
+            }
+            Err(Trouble::Configuration(errors)) => errors.to_string(),
+            Err(Trouble::Other(error)) => unreachable!("{error:#}"),
+        }
+    }
+
+    #[tokio::test]
+    async fn what_only_cloud_init_knows_is_read_when_it_ran_in_this_boot() {
+        let template = "## template: jinja\n#cloud-config\ngpuk: {gpu: {enabled: {{ x }}}}\n";
+        let by_cloud_init = |text: &'static str| ("var/lib/cloud/instance/user-data.txt", text);
+        let merged = "/var/lib/cloud/instance/cloud-config.txt:2:23";
+        assert_eq!(enabled(&[RAN, MERGED, by_cloud_init(template)]).await, merged);
+        assert_eq!(enabled(&[RAN, MERGED, by_cloud_init("#include\nhttps://example.com/a\n")]).await, merged);
+        // Not merged yet, merged in an earlier boot, and not needed.
+        assert!(enabled(&[RAN, by_cloud_init(template)]).await.starts_with("user-data:3:23: this is a template"));
+        let seed = |text: &'static str| ("var/lib/cloud/seed/nocloud/user-data", text);
+        assert!(enabled(&[SEED, MERGED, seed(template)]).await.starts_with("user-data:3:23: this is a template"));
+        let plain = "#cloud-config\ngpuk: {gpu: {enabled: never}}\n";
+        assert_eq!(enabled(&[RAN, MERGED, by_cloud_init(plain)]).await, "user-data:2:23");
+    }
 }

@@ -5,12 +5,16 @@ use std::path::Path;
 use anyhow::{Context, Result};
 use serde::{Deserialize, Serialize};
 
+use crate::config::Role;
 use crate::host::Host;
 use crate::host::files::Files;
 use crate::step::{Contents, Finding};
 
 /// Where the state is kept. Anyone may read it: it holds no secret.
 pub const STATE_FILE: &str = "/var/lib/gpuk-agent/state.json";
+
+/// Where it is kept for a node that is only observed: nothing on such a node's disk is ours.
+pub const VOLATILE_STATE_FILE: &str = "/run/gpuk-agent/state.json";
 
 /// How many rounds are remembered; the oldest go first.
 const ROUNDS: usize = 40;
@@ -25,6 +29,9 @@ pub struct State {
     pub node: String,
     /// What happened, oldest first.
     pub rounds: Vec<Round>,
+    /// Kept in memory only.
+    #[serde(skip)]
+    volatile: bool,
 }
 
 /// One time through the catalog.
@@ -125,17 +132,27 @@ impl Round {
 
 impl State {
     /// The state of this instance. An unreadable, cut or foreign state is as good as none: it never decides what is true.
-    pub fn load(host: &Host, instance_id: &str) -> Self {
-        match Self::read(&host.files) {
-            Ok(state) if state.instance_id == instance_id || instance_id.is_empty() => state,
-            _ => Self { instance_id: instance_id.to_owned(), ..Self::default() },
+    pub fn load(host: &Host, instance_id: &str, role: Role) -> Self {
+        let volatile = role == Role::Observed;
+        match Self::read_file(&host.files, place(volatile)) {
+            Ok(Some(state)) if state.instance_id == instance_id || instance_id.is_empty() => Self { volatile, ..state },
+            _ => Self { instance_id: instance_id.to_owned(), volatile, ..Self::default() },
         }
     }
 
-    /// Whatever is stored, whoever's it is. Absent is an empty state.
+    /// Whatever is stored, whoever's it is; an observed node's state only where there is no other. Absent is an empty state.
     pub fn read(files: &Files) -> Result<Self> {
-        let Some(text) = files.text(Path::new(STATE_FILE))? else { return Ok(Self::default()) };
-        serde_json::from_str(&text).with_context(|| format!("reading {STATE_FILE}"))
+        for volatile in [false, true] {
+            if let Some(state) = Self::read_file(files, place(volatile))? {
+                return Ok(state);
+            }
+        }
+        Ok(Self::default())
+    }
+
+    fn read_file(files: &Files, path: &str) -> Result<Option<Self>> {
+        let Some(text) = files.text(Path::new(path))? else { return Ok(None) };
+        serde_json::from_str(&text).map(Some).with_context(|| format!("reading {path}"))
     }
 
     /// The newest round.
@@ -180,8 +197,12 @@ impl State {
     /// Writes the state whole.
     pub fn save(&self, host: &Host) -> Result<()> {
         let text = serde_json::to_string(self).context("writing the state")?;
-        host.record(Path::new(STATE_FILE), &Contents::plain(text))
+        host.record(Path::new(place(self.volatile)), &Contents::plain(text))
     }
+}
+
+fn place(volatile: bool) -> &'static str {
+    if volatile { VOLATILE_STATE_FILE } else { STATE_FILE }
 }
 
 #[cfg(test)]

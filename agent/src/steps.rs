@@ -6,6 +6,7 @@ pub mod join;
 pub mod kernel;
 pub mod kubelet;
 pub mod node;
+pub mod observed;
 
 #[cfg(test)]
 mod tests;

@@ -2,6 +2,7 @@
 
 mod config;
 mod doctor;
+mod facts;
 mod plan;
 mod round;
 mod run;
@@ -42,6 +43,7 @@ async fn dispatch(cli: &Cli, environment: Vec<(String, String)>) -> Exit {
         },
         verb => match Session::open(common, environment).await {
             Ok(session) => match verb {
+                Verb::Facts => facts::facts(&session, common.json),
                 Verb::Plan => plan::plan(&session, common.json).await,
                 Verb::Up => up::up(&session, common.json).await,
                 _ => config::show(&session, matches!(verb, Verb::Config { about: About::Show { origin: true } }), common.json),

@@ -55,14 +55,6 @@ pub(super) fn node_address(text: &str) -> Result<String, String> {
     Ok(address.to_string())
 }
 
-/// `CLOUD://…`, as the cloud controller writes it.
-pub(super) fn provider_id(text: &str) -> Result<String, String> {
-    match text.split_once("://") {
-        Some((cloud, rest)) if !cloud.is_empty() && !rest.is_empty() && is_printable(text) => Ok(text.to_owned()),
-        _ => Err("is not a provider id".into()),
-    }
-}
-
 /// An image reference.
 pub(super) fn image(text: &str) -> Result<String, String> {
     let is_letter = |byte: u8| byte.is_ascii_alphanumeric() || b"._-/:@".contains(&byte);

@@ -67,6 +67,17 @@ fn is_name(text: &str) -> bool {
     text.len() <= 63 && ends(text.bytes().next()) && ends(text.bytes().last()) && text.bytes().all(inner)
 }
 
+/// The nearest valid value of a label: other characters become hyphens, 63 remain, a letter or digit at both ends.
+/// `None` when nothing is left.
+pub fn label_value(text: &str) -> Option<String> {
+    let is_end = |letter: char| letter.is_ascii_alphanumeric();
+    let valid = |letter: char| if is_end(letter) || matches!(letter, '-' | '_' | '.') { letter } else { '-' };
+    let trimmed = text.trim_matches(|letter| !is_end(letter));
+    let value: String = trimmed.chars().map(valid).take(63).collect();
+    let value = value.trim_end_matches(|letter| !is_end(letter));
+    (!value.is_empty()).then(|| value.to_owned())
+}
+
 /// What a taint does to pods that do not tolerate it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Effect {
@@ -87,6 +98,13 @@ pub struct Taint {
     pub value: Option<String>,
     /// Effect.
     pub effect: Effect,
+}
+
+impl Taint {
+    /// Whether a node can have only one of the two (kubelet, `--register-with-taints`).
+    pub fn is_same_place(&self, other: &Self) -> bool {
+        self.key == other.key && self.effect == other.effect
+    }
 }
 
 written_as_text!(Taint);
@@ -159,6 +177,22 @@ mod tests {
         }
         assert!(check_label("pool", &"a".repeat(64)).is_err());
         assert!(check_label("pool", "").is_ok());
+    }
+
+    #[test]
+    fn any_text_becomes_a_label_value_or_nothing() {
+        for (text, expected) in [
+            ("eu-west-1a", "eu-west-1a"),
+            ("Standard_NC4as_T4_v3", "Standard_NC4as_T4_v3"),
+            ("g1 large/gpu", "g1-large-gpu"),
+            (" -zone é.", "zone"),
+            ("é✂", ""),
+            ("", ""),
+        ] {
+            assert_eq!(label_value(text).unwrap_or_default(), expected, "{text}");
+        }
+        assert_eq!(label_value(&format!("{}-b", "a".repeat(62))), Some("a".repeat(62)), "never ends with a hyphen");
+        assert!(label_value(&"x".repeat(100)).is_some_and(|value| check_value(&value).is_ok()));
     }
 
     #[test]

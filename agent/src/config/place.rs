@@ -4,15 +4,26 @@ use std::fmt;
 
 use serde::{Serialize, Serializer};
 
+use super::error::quoted;
+
 /// The layer that a value came from.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Origin {
     /// Built into the agent.
     Default,
+    /// What the machine shows by itself, in words.
+    Machine(String),
     /// A file on the machine, by its path.
     File(String),
     /// The text that the cloud hands to the machine.
     UserData,
+    /// One of the texts that the cloud hands over packed together.
+    UserDataPart {
+        /// Its place among all parts, the agent's or not, from 1.
+        number: usize,
+        /// Its file name, where it was given one.
+        name: Option<String>,
+    },
     /// The process environment.
     Environment,
     /// `--set` on the command line.
@@ -51,8 +62,13 @@ impl fmt::Display for Place {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.origin {
             Origin::Default => formatter.write_str("default")?,
+            Origin::Machine(words) => formatter.write_str(words)?,
             Origin::File(path) => formatter.write_str(path)?,
             Origin::UserData => formatter.write_str("user-data")?,
+            Origin::UserDataPart { number, name: None } => write!(formatter, "user-data, part {number}")?,
+            Origin::UserDataPart { number, name: Some(name) } => {
+                write!(formatter, "user-data, part {number} ({})", quoted(name))?
+            }
             Origin::Environment => formatter.write_str("environment")?,
             Origin::Flags => formatter.write_str("flag --set")?,
         }

@@ -2,9 +2,10 @@
 //!
 //! To add a key, add a row to [`KEYS`] and a field of the same name to its section in `sections.rs`.
 
-use super::checks::{Check, absolute_path, bootstrap_token, image, kubelet_argument, node_address, provider_id, typed};
+use super::checks::{Check, absolute_path, bootstrap_token, image, kubelet_argument, node_address, typed};
 use super::labels::{Taint, check_label};
 use super::node_name::NameTemplate;
+use super::provider_id::ProviderId;
 use super::values::{Endpoint, Period, Pin};
 
 /// What a key takes. The text beside a check says what would be right, for error messages and documentation.
@@ -140,7 +141,7 @@ pub static KEYS: &[Key] = &[
     Key {
         kind: Kind::Choice(&["worker", "control-plane", "observed"]),
         default: Some("worker"),
-        documentation: "What the node is; an observed node was joined by someone else and is only looked at.",
+        documentation: "What the node is, where no tag gpuk/role and nothing on the machine says it; an observed node is only looked at.",
         ..key("node", "role", "\"worker\"")
     },
     Key {
@@ -149,13 +150,13 @@ pub static KEYS: &[Key] = &[
         ..key("node", "ip", "\"10.0.0.12\"")
     },
     Key {
-        kind: Kind::Text("the cloud's name, :// and its name for the machine, without spaces", provider_id),
-        documentation: "Provider id that the node registers with, for the cloud's controller.",
+        kind: Kind::Text("the cloud's name, :// and its name for the machine, without spaces, or none", typed::<ProviderId>),
+        documentation: "Provider id that the node registers with, for the cloud's controller; without it the platform's, with \"none\" none.",
         ..key("node", "provider-id", "\"aws:///eu-west-1a/i-0123456789abcdef0\"")
     },
     Key {
         kind: Kind::Map("label keys and values", check_label),
-        documentation: "Labels that the node registers with.",
+        documentation: "Labels that the node registers with; they win over those from GPUs and platform.",
         ..key("node", "labels", "{ \"example.com/pool\" = \"gpu\" }")
     },
     Key {
@@ -179,6 +180,17 @@ pub static KEYS: &[Key] = &[
         default: Some("auto"),
         documentation: "Whether GPUs are set up: where there are any, always (none is then an error), or never.",
         ..key("gpu", "enabled", "\"auto\"")
+    },
+    Key {
+        kind: Kind::List("taints, each key[=value]:Effect", typed::<Taint>),
+        default: Some("nvidia.com/gpu=true:NoSchedule"),
+        documentation: "Taints that a node with GPUs registers with; one of the same key and effect in node.taints wins.",
+        ..key("gpu", "taints", "[\"nvidia.com/gpu=true:NoSchedule\"]")
+    },
+    Key {
+        kind: Kind::List("taints, each key[=value]:Effect", typed::<Taint>),
+        documentation: "Further ones, for something outside the node to take away once GPUs work: a node may not change its own taints.",
+        ..key("gpu", "startup-taints", "[\"example.com/gpu-not-ready:NoSchedule\"]")
     },
     Key {
         kind: Kind::Text("a path from the root", absolute_path),

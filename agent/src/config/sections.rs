@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use super::labels::Taint;
 use super::node_name::NameTemplate;
+use super::provider_id::ProviderId;
 use super::schema;
 use super::secret::Secret;
 use super::values::{Endpoint, Period, Pin};
@@ -70,8 +71,8 @@ pub struct Node {
     pub role: Role,
     /// Address to register with.
     pub ip: Option<IpAddr>,
-    /// Provider id to register with.
-    pub provider_id: Option<String>,
+    /// Provider id to register with; `None` takes the platform's.
+    pub provider_id: Option<ProviderId>,
     /// Labels to register with.
     pub labels: BTreeMap<String, String>,
     /// Taints to register with.
@@ -94,12 +95,27 @@ pub enum Role {
     Observed,
 }
 
+impl Role {
+    /// The word in the configuration.
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Worker => "worker",
+            Self::ControlPlane => "control-plane",
+            Self::Observed => "observed",
+        }
+    }
+}
+
 /// `[gpu]`
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
 pub struct Gpu {
     /// Whether GPUs are set up.
     pub enabled: Enabled,
+    /// Taints to register with where there are GPUs.
+    pub taints: Vec<Taint>,
+    /// Further ones, which something outside the node takes away.
+    pub startup_taints: Vec<Taint>,
 }
 
 /// Whether something is done.

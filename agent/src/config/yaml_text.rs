@@ -1,5 +1,6 @@
 //! A cloud-config belongs to cloud-init; the agent reads the value of `gpuk:` and passes over everything else.
 
+use serde::de::DeserializeOwned;
 use serde_saphyr::options::DuplicateKeyPolicy;
 use serde_saphyr::{Location, MessageFormatter, Spanned, UserMessageFormatter};
 
@@ -7,17 +8,17 @@ use super::error::{ConfigError, quoted};
 use super::place::Place;
 use super::raw::{Raw, RawEntry, RawValue};
 use super::toml_text;
-use super::yaml_tree::{Document, Name, Node, OUR_KEY};
+pub use super::yaml_tree::OUR_KEY;
+use super::yaml_tree::{Document, Name, Node};
 
 /// Reads the agent's part of a cloud-config: a mapping of sections, or a block of TOML text.
+/// A text that is not YAML is an error only where it names the agent's key; otherwise it is cloud-init's business.
 pub fn read(text: &str, layer: &Place) -> Result<Vec<RawEntry>, Vec<ConfigError>> {
-    // cloud-init lets the last of two equal keys win; in the agent's own part that is an error, found below.
-    let options = serde_saphyr::options! { duplicate_keys: DuplicateKeyPolicy::LastWins, with_snippet: false };
-    let document: Document = serde_saphyr::from_str_with_options(text, options).map_err(|error| {
-        let place = error.location().map_or_else(|| layer.clone(), |location| at(layer, location));
-        let message = UserMessageFormatter.format_message(&error).into_owned();
-        vec![ConfigError::new(&place, format!("this cannot be read as a cloud-config: {message}"))]
-    })?;
+    let document: Document = match parse(text) {
+        Ok(document) => document,
+        Err(error) if names_our_key(text) => return Err(vec![unreadable(&error, "cloud-config", layer)]),
+        Err(_) => return Ok(Vec::new()),
+    };
     let mut parts = document.0.into_iter();
     let Some((key, part)) = parts.next() else {
         return Ok(Vec::new());
@@ -38,6 +39,30 @@ pub fn read(text: &str, layer: &Place) -> Result<Vec<RawEntry>, Vec<ConfigError>
             Err(vec![error.hint("right would be a mapping of sections, or a block (|) of TOML text")])
         }
     }
+}
+
+/// Reads YAML as cloud-init does: it lets the last of two equal keys win. (In the agent's own part that is an error.)
+pub(super) fn parse<T: DeserializeOwned>(text: &str) -> Result<T, serde_saphyr::Error> {
+    let options = serde_saphyr::options! { duplicate_keys: DuplicateKeyPolicy::LastWins, with_snippet: false };
+    serde_saphyr::from_str_with_options(text, options)
+}
+
+/// The error about a text that is not the YAML it should be.
+pub(super) fn unreadable(error: &serde_saphyr::Error, what: &str, layer: &Place) -> ConfigError {
+    let place = error.location().map_or_else(|| layer.clone(), |location| at(layer, location));
+    let message = UserMessageFormatter.format_message(error).into_owned();
+    ConfigError::new(&place, format!("this cannot be read as a {what}: {message}"))
+}
+
+/// Whether a text that need not be YAML has the agent's key at the beginning of a line, or where a key of `{…, …}` stands.
+pub(super) fn names_our_key(text: &str) -> bool {
+    text.match_indices(OUR_KEY).any(|(start, _)| {
+        let (before, after) = (&text[..start], &text[start + OUR_KEY.len()..]);
+        let before = before.strip_suffix(['"', '\'']).unwrap_or(before);
+        let after = after.strip_prefix(['"', '\'']).unwrap_or(after);
+        let is_first = before.is_empty() || before.ends_with(['\n', '\r']) || before.trim_end().ends_with(['{', ',']);
+        is_first && after.trim_start().starts_with(':')
+    })
 }
 
 fn at(layer: &Place, location: Location) -> Place {

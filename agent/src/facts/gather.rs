@@ -1,6 +1,6 @@
 //! Every fact names one file; one that cannot be read is noted as unseen instead of guessed.
 
-use super::{CgroupVersion, Dmi, Facts, OperatingSystem, pci};
+use super::{CgroupVersion, Dmi, Facts, OperatingSystem, marks, pci};
 use crate::cloud::{self, UserData};
 use crate::config::Config;
 use crate::host::Host;
@@ -31,6 +31,10 @@ pub async fn gather(host: &Host, config: &Config) -> Gathered {
     };
     if reader.look.running_system() {
         running(&mut reader, host, &mut facts);
+    }
+    match marks::marks(reader.look) {
+        Ok(marks) => facts.marks = marks,
+        Err(error) => reader.unseen.push(format!("{error:#}")),
     }
     facts.unseen = reader.unseen;
     let (user_data, trouble) = match cloud::ask(Look::new(host, config, &facts)).await {
@@ -68,8 +72,11 @@ fn running(reader: &mut Reader<'_>, host: &Host, facts: &mut Facts) {
             None
         }
     };
-    match pci::gpus(reader.look) {
-        Ok(gpus) => facts.gpus = gpus,
+    match pci::devices(reader.look) {
+        Ok(devices) => {
+            (facts.gpus, facts.nvswitches) = (devices.gpus, devices.nvswitches);
+            reader.unseen.extend(devices.without_names.map(|error| format!("{error:#}")));
+        }
         Err(error) => reader.unseen.push(format!("{error:#}")),
     }
     facts.memory = host.kernel.memory();

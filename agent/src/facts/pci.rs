@@ -1,103 +1,124 @@
 //! An NVIDIA GPU shows on the PCI bus before any driver exists: vendor 0x10de, class VGA (0x0300) or 3D controller (0x0302).
+//!
+//! Those two are what NVIDIA's kernel driver binds as a GPU and 0x0680 as an NVSwitch (`nv-pci-table.c` of
+//! NVIDIA/open-gpu-kernel-modules); a GPU's audio, USB and UCSI functions are of other classes. Attributes: kernel
+//! documentation, "Accessing PCI device resources through sysfs" and ABI/testing/sysfs-bus-pci.
 
-use anyhow::Result;
+#[cfg(test)]
+mod tests;
 
-use super::Gpu;
+use anyhow::{Context, Error, Result};
+
+use super::{Gpu, VirtualFunctions, models, pci_ids};
 use crate::look::Look;
 
 const DEVICES: &str = "/sys/bus/pci/devices";
 const NVIDIA: u16 = 0x10de;
 
-/// Models this agent is made for, by PCI device id (pci.ids). Ids are not ordered by generation.
-const MODELS: &[(u16, &str)] = &[
-    (0x1eb8, "Tesla T4"),
-    (0x2236, "A10"),
-    (0x2237, "A10G"),
-    (0x25b6, "A16"),
-    (0x2235, "A40"),
-    (0x27b8, "L4"),
-    (0x26b5, "L40"),
-    (0x26b9, "L40S"),
-    (0x27b0, "RTX 4000 SFF Ada Generation"),
-    (0x27b2, "RTX 4000 Ada Generation"),
-    (0x26b1, "RTX 6000 Ada Generation"),
-    (0x20b0, "A100-SXM4-40GB"),
-    (0x20b2, "A100-SXM4-80GB"),
-    (0x20f1, "A100-PCIE-40GB"),
-    (0x20b5, "A100 80GB PCIe"),
-    (0x2330, "H100 80GB HBM3"),
-    (0x2331, "H100 PCIe"),
-    (0x2335, "H200"),
-    (0x2901, "B200"),
-    (0x2941, "GB200"),
-];
-
-/// The NVIDIA GPUs on the bus, in the order of their addresses. Audio functions and NVSwitches are no GPUs.
-pub fn gpus(look: Look<'_>) -> Result<Vec<Gpu>> {
-    let mut gpus = Vec::new();
-    for address in look.list(DEVICES)? {
-        let device = format!("{DEVICES}/{address}");
-        let number = |name: &str| -> Result<Option<u32>> {
-            let text = look.text(format!("{device}/{name}"))?;
-            Ok(text.and_then(|text| u32::from_str_radix(text.trim().trim_start_matches("0x"), 16).ok()))
-        };
-        let class = number("class")?.unwrap_or_default() >> 8;
-        if number("vendor")? != Some(u32::from(NVIDIA)) || !matches!(class, 0x0300 | 0x0302) {
-            continue;
-        }
-        let id = number("device")?.and_then(|id| u16::try_from(id).ok()).unwrap_or_default();
-        gpus.push(Gpu {
-            device: id,
-            model: MODELS.iter().find(|(known, _)| *known == id).map(|(_, name)| (*name).to_owned()),
-            driver: look
-                .link(format!("{device}/driver"))?
-                .and_then(|path| Some(path.file_name()?.to_string_lossy().into_owned())),
-            is_virtual: look.link(format!("{device}/physfn"))?.is_some(),
-            address,
-        });
-    }
-    Ok(gpus)
+/// What NVIDIA made on the bus.
+#[derive(Debug, Default)]
+pub struct Devices {
+    /// The GPUs, virtual functions among them, in the order of their addresses.
+    pub gpus: Vec<Gpu>,
+    /// Addresses of the NVSwitches, sorted.
+    pub nvswitches: Vec<String>,
+    /// Why the system's pci.ids could not be asked for names.
+    pub without_names: Option<Error>,
 }
 
-#[cfg(test)]
-mod tests {
-    #![allow(clippy::disallowed_methods, reason = "a test prepares its own files")]
-
-    use super::*;
-    use crate::facts::Facts;
-    use crate::host::Host;
-
-    #[test]
-    fn a_gpu_is_told_from_its_audio_function_a_switch_and_a_virtual_function() {
-        let root = tempfile::tempdir().unwrap();
-        let devices = root.path().join("sys/bus/pci/devices");
-        for (address, vendor, class, device) in [
-            ("0000:00:1e.0", "0x10de", "0x030200", "0x1eb8"),
-            ("0000:01:00.0", "0x10de", "0x030000", "0xffff"),
-            ("0000:01:00.1", "0x10de", "0x040300", "0x10f7"),
-            ("0000:02:00.0", "0x10de", "0x068000", "0x22a3"),
-            ("0000:03:00.0", "0x1234", "0x030000", "0x1111"),
-        ] {
-            let directory = devices.join(address);
-            std::fs::create_dir_all(&directory).unwrap();
-            for (name, text) in [("vendor", vendor), ("class", class), ("device", device)] {
-                std::fs::write(directory.join(name), format!("{text}\n")).unwrap();
-            }
+/// Looks at the bus. A device that leaves it meanwhile is left out; an attribute that cannot be read is an error.
+pub fn devices(look: Look<'_>) -> Result<Devices> {
+    let mut devices = Devices::default();
+    for address in look.list(DEVICES)? {
+        let device = Device { look, path: format!("{DEVICES}/{address}") };
+        if device.hexadecimal("vendor")? != Some(u32::from(NVIDIA)) {
+            continue;
         }
-        std::os::unix::fs::symlink("../../../bus/pci/drivers/nvidia", devices.join("0000:00:1e.0/driver")).unwrap();
-        std::os::unix::fs::symlink("../0000:00:1e.0", devices.join("0000:01:00.0/physfn")).unwrap();
-        let host = Host::of_fakes(root.path()).unwrap();
-        let config = crate::config::load(Vec::new()).unwrap().config;
-        let found = gpus(Look::new(&host, &config, &Facts::default())).unwrap();
-        let gpu = |address: &str, device, model: Option<&str>, driver: Option<&str>, is_virtual| Gpu {
-            address: address.to_owned(),
+        match device.hexadecimal("class")?.unwrap_or_default() >> 8 {
+            0x0300 | 0x0302 => devices.gpus.push(device.gpu(address)?),
+            0x0680 => devices.nvswitches.push(address),
+            _ => {}
+        }
+    }
+    devices.without_names = name(look, &mut devices.gpus).err();
+    Ok(devices)
+}
+
+/// Names the models that our table does not know, from the system's list.
+fn name(look: Look<'_>, gpus: &mut [Gpu]) -> Result<()> {
+    let mut unknown: Vec<u16> = gpus.iter().filter(|gpu| gpu.model.is_none()).map(|gpu| gpu.device).collect();
+    unknown.sort_unstable();
+    unknown.dedup();
+    if unknown.is_empty() {
+        return Ok(());
+    }
+    let names = pci_ids::names(look, NVIDIA, &unknown)?;
+    for gpu in gpus.iter_mut().filter(|gpu| gpu.model.is_none()) {
+        if let Some(name) = names.get(&gpu.device) {
+            (gpu.model, gpu.architecture) = (name.model.clone(), name.architecture);
+        }
+    }
+    Ok(())
+}
+
+/// One device's directory in sysfs.
+struct Device<'a> {
+    look: Look<'a>,
+    path: String,
+}
+
+impl Device<'_> {
+    fn gpu(&self, address: String) -> Result<Gpu> {
+        let id = |name: &str| -> Result<Option<u16>> { Ok(self.hexadecimal(name)?.and_then(|id| u16::try_from(id).ok())) };
+        let device = id("device")?.unwrap_or_default();
+        let (subsystem_vendor, subsystem_device) = (id("subsystem_vendor")?, id("subsystem_device")?);
+        let model = models::find(device, subsystem_device.filter(|_| subsystem_vendor == Some(NVIDIA)));
+        Ok(Gpu {
             device,
-            model: model.map(str::to_owned),
-            driver: driver.map(str::to_owned),
-            is_virtual,
-        };
-        let expected =
-            [gpu("0000:00:1e.0", 0x1eb8, Some("Tesla T4"), Some("nvidia"), false), gpu("0000:01:00.0", 0xffff, None, None, true)];
-        assert_eq!(found, expected);
+            subsystem_vendor,
+            subsystem_device,
+            revision: self.hexadecimal("revision")?.and_then(|revision| u8::try_from(revision).ok()),
+            model: model.map(|model| model.name.to_owned()),
+            architecture: model.map(|model| model.architecture),
+            // -1 where the firmware names none.
+            numa_node: self.decimal("numa_node")?.and_then(|node| u16::try_from(node).ok()),
+            driver: self.link("driver")?,
+            is_virtual: self.link("physfn")?.is_some(),
+            virtual_functions: self.virtual_functions()?,
+            address,
+        })
+    }
+
+    /// The attributes are there on physical functions that can be divided, and nowhere else.
+    fn virtual_functions(&self) -> Result<Option<VirtualFunctions>> {
+        let Some(possible) = self.decimal("sriov_totalvfs")? else { return Ok(None) };
+        let count = |number: i64| u16::try_from(number).unwrap_or_default();
+        Ok(Some(VirtualFunctions {
+            possible: count(possible),
+            enabled: count(self.decimal("sriov_numvfs")?.unwrap_or_default()),
+        }))
+    }
+
+    /// `0x10de`
+    fn hexadecimal(&self, name: &str) -> Result<Option<u32>> {
+        self.number(name, |text| u32::from_str_radix(text.strip_prefix("0x")?, 16).ok())
+    }
+
+    /// `16`, `-1`
+    fn decimal(&self, name: &str) -> Result<Option<i64>> {
+        self.number(name, |text| text.parse().ok())
+    }
+
+    fn number<T>(&self, name: &str, parse: impl Fn(&str) -> Option<T>) -> Result<Option<T>> {
+        let path = format!("{}/{name}", self.path);
+        let Some(text) = self.look.text(&path)? else { return Ok(None) };
+        let text = text.trim();
+        parse(text).map(Some).with_context(|| format!("reading {path}: {text:?} is not the number that the kernel writes there"))
+    }
+
+    /// The last part of where a link points.
+    fn link(&self, name: &str) -> Result<Option<String>> {
+        let target = self.look.link(format!("{}/{name}", self.path))?;
+        Ok(target.and_then(|target| Some(target.file_name()?.to_string_lossy().into_owned())))
     }
 }

@@ -14,6 +14,9 @@ use super::files::Files;
 /// Where kubeadm puts the node's own credential.
 pub const KUBELET_KUBECONFIG: &str = "/etc/kubernetes/kubelet.conf";
 
+/// Where managed platforms put it (EKS, GKE, AKS).
+const MANAGED_KUBECONFIG: &str = "/var/lib/kubelet/kubeconfig";
+
 /// This node as the API server knows it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Node {
@@ -92,6 +95,9 @@ impl std::error::Error for ClusterError {}
 /// The API server, with the node's own credential.
 #[async_trait(?Send)]
 pub trait Cluster {
+    /// Whether there is a file that may hold the node's credential.
+    fn has_credential(&self) -> bool;
+
     /// The Node object, or `None` when the API server has none of that name.
     async fn node(&self, name: &str) -> Result<Option<Node>, ClusterError>;
 
@@ -99,7 +105,7 @@ pub trait Cluster {
     async fn set_condition(&self, name: &str, condition: &Condition, now: &str, transition: bool) -> Result<(), ClusterError>;
 }
 
-/// The real API server, at the address and with the certificate that `kubelet.conf` names.
+/// The real API server, at the address and with the certificate that the kubelet's kubeconfig names.
 pub struct ApiServer {
     files: Files,
     client: OnceCell<kube::Client>,
@@ -113,13 +119,24 @@ impl ApiServer {
         Self { files: files.clone(), client: OnceCell::new() }
     }
 
+    fn kubeconfig(&self) -> Option<&'static str> {
+        [KUBELET_KUBECONFIG, MANAGED_KUBECONFIG].into_iter().find(|path| self.files.exists(path.as_ref()).unwrap_or(false))
+    }
+
     async fn client(&self) -> Result<&kube::Client, ClusterError> {
         self.client
             .get_or_try_init(|| async {
-                let broken = |why: String| ClusterError::NoCredential(format!("{KUBELET_KUBECONFIG}: {why}"));
-                let text = self.files.text(KUBELET_KUBECONFIG.as_ref()).map_err(|error| broken(format!("{error:#}")))?;
+                let path = self.kubeconfig().unwrap_or(KUBELET_KUBECONFIG);
+                let broken = |why: String| ClusterError::NoCredential(format!("{path}: {why}"));
+                let text = self.files.text(path.as_ref()).map_err(|error| broken(format!("{error:#}")))?;
                 let text = text.ok_or_else(|| broken("there is no such file".to_owned()))?;
                 let kubeconfig = kube::config::Kubeconfig::from_yaml(&text).map_err(|error| broken(error.to_string()))?;
+                // EKS has one. A look starts no program of someone else's.
+                let asks_program =
+                    |user: &kube::config::NamedAuthInfo| user.auth_info.as_ref().is_some_and(|user| user.exec.is_some());
+                if kubeconfig.auth_infos.iter().any(asks_program) {
+                    return Err(broken("its credential comes from another program (exec)".to_owned()));
+                }
                 let mut config = kube::Config::from_custom_kubeconfig(kubeconfig, &Default::default())
                     .await
                     .map_err(|error| broken(error.to_string()))?;
@@ -146,6 +163,10 @@ impl ApiServer {
 
 #[async_trait(?Send)]
 impl Cluster for ApiServer {
+    fn has_credential(&self) -> bool {
+        self.kubeconfig().is_some()
+    }
+
     async fn node(&self, name: &str) -> Result<Option<Node>, ClusterError> {
         let request = http::Request::get(format!("/api/v1/nodes/{name}")).body(Vec::new());
         let request = request.map_err(|error| ClusterError::Unreachable(format!("node name {name:?}: {error}")))?;
@@ -190,6 +211,10 @@ impl ScriptedCluster {
 
 #[async_trait(?Send)]
 impl Cluster for ScriptedCluster {
+    fn has_credential(&self) -> bool {
+        true
+    }
+
     async fn node(&self, _name: &str) -> Result<Option<Node>, ClusterError> {
         self.answer.borrow().clone()
     }

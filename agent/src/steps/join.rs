@@ -23,6 +23,7 @@ use crate::host::apply::Failure;
 use crate::host::programs::Question;
 use crate::look::Look;
 use crate::step::{Change, Finding, Stage, Status, Step, UnitVerb};
+pub use joined::CERTIFICATE;
 use joined::{KUBELET_CONFIG, Membership};
 
 /// Joins the configured cluster with a bootstrap token, and keeps the kubelet running afterwards.

@@ -1,13 +1,22 @@
-//! Labels, taints, address and provider id count only when the kubelet registers its Node, so its flags must be right before it starts.
+//! Labels, taints and provider id count only when the kubelet registers its Node, so its flags must be right before it starts.
+
+mod differences;
+mod registration;
+#[cfg(test)]
+mod tests;
 
 use std::time::{Duration, SystemTime};
 
 use anyhow::Result;
 use async_trait::async_trait;
 
+use super::join::CERTIFICATE;
 use crate::host::units::{UNIT_DIRECTORIES, UnitState};
+use crate::identity;
 use crate::look::Look;
 use crate::step::{Change, Finding, Stage, Status, Step, UnitVerb};
+use differences::differences;
+use registration::Registration;
 
 /// The unit that kubeadm's packages install.
 pub const UNIT: &str = "kubelet.service";
@@ -64,10 +73,17 @@ impl Step for Kubelet {
         if let Some(finding) = cgroup_driver(look)? {
             return Ok(Status::Broken(finding));
         }
-        let flags = flags(look);
-        let environment = environment(look, &flags)?;
+        let written = look.text(FLAGS_FILE)?;
+        let wanted = Registration::wanted(look);
+        // What a Node was registered with stays written down: the file is read when the Node was deleted and registers again.
+        // The kubelet registers within seconds of getting its certificate. Only root may read that, but more may see it.
+        let is_registered = look.exists(CERTIFICATE)?;
+        let registered = written.as_deref().filter(|_| is_registered).and_then(Registration::read);
+        let registration = registered.as_ref().unwrap_or(&wanted);
+        let flags = Flags::of(look, registration);
+        let environment = environment(look, registration, &flags.all())?;
         let (mut wrong, mut changes) = (Vec::new(), Vec::new());
-        if look.text(FLAGS_FILE)?.as_deref() != Some(&environment) {
+        if written.as_deref() != Some(&environment) {
             wrong.push("its flags are not written down".to_owned());
             changes.push(Change::write(FLAGS_FILE, environment));
         }
@@ -88,7 +104,7 @@ impl Step for Kubelet {
                 wrong.push("systemd has not read its unit".to_owned());
                 changes.push(Change::Unit(UnitVerb::Reload, UNIT.to_owned()));
             }
-            if let Some(flag) = missing_flag(look, &unit, &flags)? {
+            if let Some(flag) = missing_flag(look, &unit, &flags.enforced(is_registered))? {
                 if changes.is_empty() && !is_older(look, &unit)? {
                     return Ok(Status::Broken(ignores(&flag)));
                 }
@@ -97,43 +113,42 @@ impl Step for Kubelet {
             }
         }
         if changes.is_empty() {
+            let flags = flags.all();
             let flags = if flags.is_empty() { "no flags of ours".to_owned() } else { flags.join(" ") };
-            return Ok(Status::Ready(flags));
+            let name = identity::node_name(look.config, look.facts).unwrap_or_else(|_| "NAME".to_owned());
+            let differing = registered.and_then(|registered| differences(&registered, &wanted, look.config, &name));
+            return Ok(Status::Ready(differing.map_or(flags.clone(), |differing| format!("{flags}; {differing}"))));
         }
         Ok(Status::pending(wrong.join(", "), changes))
     }
 }
 
-/// Our flags, from the configuration and the GPUs on the bus.
-fn flags(look: Look<'_>) -> Vec<String> {
-    let node = &look.config.node;
-    let mut flags = Vec::new();
-    if let Some(ip) = &node.ip {
-        flags.push(format!("--node-ip={ip}"));
+/// Our flags, in three parts.
+struct Flags {
+    address: Option<String>,
+    registration: Vec<String>,
+    extra: Vec<String>,
+}
+
+impl Flags {
+    fn of(look: Look<'_>, registration: &Registration) -> Self {
+        let node = &look.config.node;
+        let address = node.ip.map(|ip| format!("--node-ip={ip}"));
+        Self { address, registration: registration.flags(), extra: node.kubelet_extra_args.clone() }
     }
-    if let Some(id) = &node.provider_id {
-        flags.push(format!("--provider-id={id}"));
+
+    fn all(&self) -> Vec<String> {
+        self.address.iter().chain(&self.registration).chain(&self.extra).cloned().collect()
     }
-    let mut labels = node.labels.clone();
-    if !look.facts.gpus.is_empty() {
-        // The names that GPU Feature Discovery uses, so that both agree.
-        labels.entry("nvidia.com/gpu.present".to_owned()).or_insert_with(|| "true".to_owned());
-        labels.entry("nvidia.com/gpu.count".to_owned()).or_insert_with(|| look.facts.gpus.len().to_string());
+
+    /// Those without which the kubelet may not run: of a registered Node only those that still count.
+    fn enforced(&self, is_registered: bool) -> Vec<String> {
+        if is_registered { self.address.iter().chain(&self.extra).cloned().collect() } else { self.all() }
     }
-    if !labels.is_empty() {
-        let labels: Vec<String> = labels.iter().map(|(key, value)| format!("{key}={value}")).collect();
-        flags.push(format!("--node-labels={}", labels.join(",")));
-    }
-    if !node.taints.is_empty() {
-        let taints: Vec<String> = node.taints.iter().map(ToString::to_string).collect();
-        flags.push(format!("--register-with-taints={}", taints.join(",")));
-    }
-    flags.extend(node.kubelet_extra_args.iter().cloned());
-    flags
 }
 
 /// The environment file: the operator's own flags first, then ours.
-fn environment(look: Look<'_>, flags: &[String]) -> Result<String> {
+fn environment(look: Look<'_>, registration: &Registration, flags: &[String]) -> Result<String> {
     let mut all = Vec::new();
     for place in OPERATOR_FLAGS {
         let text = look.text(place)?.unwrap_or_default();
@@ -141,7 +156,8 @@ fn environment(look: Look<'_>, flags: &[String]) -> Result<String> {
         all.extend(lines.map(|value| value.trim().trim_matches(['"', '\'']).to_owned()).filter(|value| !value.is_empty()));
     }
     all.extend(flags.iter().cloned());
-    Ok(format!("# Written by gpuk-agent: the operator's flags, then ours.\nKUBELET_EXTRA_ARGS=\"{}\"\n", all.join(" ")))
+    let (heading, line) = ("# Written by gpuk-agent: the operator's flags, then ours.", registration.line());
+    Ok(format!("{heading}\n{line}\nKUBELET_EXTRA_ARGS=\"{}\"\n", all.join(" ")))
 }
 
 /// The first of these flags that the running kubelet was not started with.

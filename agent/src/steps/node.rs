@@ -51,7 +51,8 @@ impl Step for Node {
     }
 }
 
-fn judge(look: Look<'_>, name: &str, node: &NodeObject) -> Status {
+/// What the Node object says of this machine. Never `Pending`.
+pub(super) fn judge(look: Look<'_>, name: &str, node: &NodeObject) -> Status {
     let facts = look.facts;
     if node.machine_id != facts.machine_id {
         return Status::Waiting(Finding::new(
@@ -97,15 +98,21 @@ async fn missing(look: Look<'_>, name: &str) -> Result<Status> {
         let why = format!("there is no Node {name}: it was deleted while its kubelet ran, which never registers again by itself");
         return Ok(Status::pending(why, vec![Change::Unit(UnitVerb::Restart, kubelet::UNIT.to_owned())]));
     }
-    Ok(Status::Waiting(Finding::new(
+    Ok(Status::Waiting(not_registered(name)))
+}
+
+/// The API server has no such Node.
+pub(super) fn not_registered(name: &str) -> Finding {
+    Finding::new(
         "node-not-registered",
         "The kubelet has not registered yet",
         format!("the API server has no Node {name}"),
         "journalctl -b -u kubelet",
-    )))
+    )
 }
 
-fn unreachable(error: &ClusterError) -> Finding {
+/// The API server could not be asked.
+pub(super) fn unreachable(error: &ClusterError) -> Finding {
     match error {
         ClusterError::NoCredential(why) => {
             Finding::new("no-node-credential", "The node has no usable credential", why.as_str(), "gpuk-agent up   (joins again)")

@@ -2,18 +2,19 @@
 
 use std::path::Path;
 
-use super::{hostname::Hostname, kernel::Kernel, kubelet::Kubelet, node::Node};
+use super::{hostname::Hostname, kernel::Kernel, kubelet::Kubelet, node::Node, observed::Observed};
 use crate::config::{self, Source};
 use crate::facts::{Facts, Gpu, Instance};
 use crate::host::Host;
 use crate::host::clock::FixedClock;
 use crate::host::cluster::{ClusterError, Condition, Node as NodeObject, ScriptedCluster};
+use crate::host::runtime::{RuntimeStatus, ScriptedRuntime};
 use crate::host::units::{ScriptedUnits, UnitState};
 use crate::look::Look;
 use crate::step::{Change, Status, Step};
 
 /// A machine of fakes on these files.
-fn machine(files: &[(&str, &str)]) -> (tempfile::TempDir, Host) {
+pub(super) fn machine(files: &[(&str, &str)]) -> (tempfile::TempDir, Host) {
     let root = tempfile::tempdir().unwrap();
     for (path, text) in files {
         let path = root.path().join(path);
@@ -24,24 +25,24 @@ fn machine(files: &[(&str, &str)]) -> (tempfile::TempDir, Host) {
     (root, host)
 }
 
-fn facts() -> Facts {
+pub(super) fn facts() -> Facts {
     let instance = Instance { cloud: "nocloud", id: "i-1".to_owned(), source: "the seed".to_owned(), ..Instance::default() };
     Facts { instance: Some(instance), machine_id: "m".to_owned(), boot_id: "b".to_owned(), ..Facts::default() }
 }
 
-async fn check(step: &dyn Step, host: &Host, facts: &Facts, configuration: &str) -> Status {
+pub(super) async fn check(step: &dyn Step, host: &Host, facts: &Facts, configuration: &str) -> Status {
     let config = config::load(vec![Source::file("agent.toml", configuration)]).unwrap().config;
     step.check(Look::new(host, &config, facts)).await.unwrap()
 }
 
-fn changes(status: Status) -> Vec<Change> {
+pub(super) fn changes(status: Status) -> Vec<Change> {
     match status {
         Status::Pending { changes, .. } => changes,
         other => unreachable!("{other:?}"),
     }
 }
 
-fn written(changes: &[Change], file: &str) -> String {
+pub(super) fn written(changes: &[Change], file: &str) -> String {
     let find = |change: &Change| match change {
         Change::Write { path, contents, .. } if path == Path::new(file) => {
             Some(String::from_utf8(contents.bytes.clone()).unwrap())
@@ -52,7 +53,7 @@ fn written(changes: &[Change], file: &str) -> String {
 }
 
 /// Applies a step's changes and expects that a second look finds it ready.
-async fn settles(step: &dyn Step, host: &Host, facts: &Facts, configuration: &str) -> Vec<Change> {
+pub(super) async fn settles(step: &dyn Step, host: &Host, facts: &Facts, configuration: &str) -> Vec<Change> {
     let made = changes(check(step, host, facts, configuration).await);
     for change in &made {
         host.apply(change).await.unwrap();
@@ -116,9 +117,9 @@ async fn the_kubelet_gets_the_operators_flags_and_ours() {
         machine(&[("usr/lib/systemd/system/kubelet.service", ""), ("etc/default/kubelet", "KUBELET_EXTRA_ARGS=\"--v=4\"\n")]);
     host.units =
         Box::new(ScriptedUnits::with([("kubelet.service", UnitState { active: "inactive".to_owned(), ..UnitState::default() })]));
-    let gpu = Gpu { address: "0000:00:1e.0".to_owned(), device: 0x1eb8, model: None, driver: None, is_virtual: false };
+    let gpu = Gpu { address: "0000:00:1e.0".to_owned(), device: 0x1eb8, ..Gpu::default() };
     let facts = Facts { gpus: vec![gpu], ..facts() };
-    let configuration = "[node]\nip = \"10.0.0.7\"\nprovider-id = \"aws:///eu-west-1a/i-1\"\nlabels = { pool = \"t4\" }\ntaints = [\"nvidia.com/gpu=true:NoSchedule\"]\n";
+    let configuration = "[node]\nip = \"10.0.0.7\"\nprovider-id = \"aws:///eu-west-1a/i-1\"\nlabels = { pool = \"t4\" }\n";
     let made = settles(&Kubelet, &host, &facts, configuration).await;
     assert_eq!(
         written(&made, "/var/lib/gpuk-agent/kubelet.env").lines().last().unwrap(),
@@ -195,7 +196,7 @@ fn object(machine_id: &str, boot_id: &str, ready: &str) -> NodeObject {
     }
 }
 
-fn code(status: &Status) -> &str {
+pub(super) fn code(status: &Status) -> &str {
     match status {
         Status::Waiting(finding) | Status::Broken(finding) => &finding.code,
         other => unreachable!("{other:?}"),
@@ -217,4 +218,20 @@ async fn a_deleted_node_comes_back_by_a_restart_of_its_kubelet() {
     assert_eq!(code(&node_with(Ok(None), 990_000_000).await), "node-not-registered");
     let made = changes(node_with(Ok(None), 100_000_000).await);
     assert_eq!(made.iter().map(ToString::to_string).collect::<Vec<_>>(), ["restart kubelet.service"]);
+}
+
+#[tokio::test]
+async fn a_managed_node_is_only_looked_at() {
+    let (_root, mut host) = machine(&[]);
+    let facts = Facts { hostname: "gke-1".to_owned(), ..facts() };
+    assert_eq!(code(&check(&Observed, &host, &facts, "").await), "runtime-not-ready");
+    host.runtime = Box::new(ScriptedRuntime(Some(RuntimeStatus { runtime_ready: true, ..RuntimeStatus::default() })));
+    assert_eq!(code(&check(&Observed, &host, &facts, "").await), "kubelet-not-running");
+    let running = UnitState { active: "active".to_owned(), ..UnitState::default() };
+    host.units = Box::new(ScriptedUnits::with([("kubelet.service", running)]));
+    assert_eq!(code(&check(&Observed, &host, &facts, "").await), "node-not-registered");
+    host.cluster = Box::new(ScriptedCluster::answering(Err(ClusterError::NoCredential("exec".to_owned()))));
+    assert!(matches!(check(&Observed, &host, &facts, "").await, Status::Ready(words) if words.contains("was not asked: exec")));
+    host.cluster = Box::new(ScriptedCluster::answering(Ok(Some(object("m", "b", "True")))));
+    assert!(matches!(check(&Observed, &host, &facts, "").await, Status::Ready(words) if words.contains("is Ready")));
 }

@@ -2,10 +2,11 @@
 
 use std::path::Path;
 
+use anyhow::Context;
 use serde_json::json;
 
 use crate::cli::Exit;
-use crate::config::{self, Source};
+use crate::config::{self, ConfigErrors, Source, user_data};
 use crate::host::files::Files;
 use crate::session::{Session, Trouble};
 use crate::show::{complain, print, print_json};
@@ -36,14 +37,14 @@ pub fn show(session: &Session, origin: bool, json: bool) -> Exit {
 
 /// Checks one file by itself.
 pub fn check(file: &Path, json: bool) -> Exit {
-    let source = match read(file) {
-        Ok(source) => source,
+    let checked = match read(file) {
+        Ok(sources) => sources.and_then(config::load),
         Err(error) => {
             complain(&format!("{error:#}"));
             return Exit::Configuration;
         }
     };
-    match config::load(vec![source]) {
+    match checked {
         Ok(_) if json => print_json(&json!({ "errors": [] })),
         Ok(_) => print(&format!("{}: fine\n", file.display())),
         Err(errors) => return super::say(&Trouble::Configuration(errors), json),
@@ -51,11 +52,16 @@ pub fn check(file: &Path, json: bool) -> Exit {
     Exit::Fine
 }
 
-fn read(file: &Path) -> anyhow::Result<Source> {
+/// A file of user-data is checked as that; any other is TOML.
+fn read(file: &Path) -> anyhow::Result<Result<Vec<Source>, ConfigErrors>> {
     let file = std::path::absolute(file)?;
-    let text = Files::below(Path::new("/"))?.text(&file)?;
-    let text = text.ok_or_else(|| anyhow::anyhow!("{}: there is no such file", file.display()))?;
     let path = file.display().to_string();
-    // A file of user-data is checked as that.
-    Ok(Source::user_data(&text).unwrap_or_else(|| Source::file(path, text)))
+    let bytes = Files::below(Path::new("/"))?.read(&file)?;
+    let bytes = bytes.ok_or_else(|| anyhow::anyhow!("{path}: there is no such file"))?;
+    let layers = user_data::unpack(&bytes).and_then(|user_data| user_data.layers(None));
+    if layers.as_ref().is_ok_and(Vec::is_empty) {
+        let text = String::from_utf8(bytes).with_context(|| format!("{path}: this is not UTF-8 text"))?;
+        return Ok(Ok(vec![Source::file(path, text)]));
+    }
+    Ok(layers)
 }

@@ -5,9 +5,9 @@ use std::time::Duration;
 
 use crate::catalog;
 use crate::cli::Exit;
+use crate::config::Role;
 use crate::engine::{Engine, Observer, Stop};
 use crate::host::Host;
-use crate::host::cluster::KUBELET_KUBECONFIG;
 use crate::host::files::Lock;
 use crate::identity;
 use crate::report::condition;
@@ -63,20 +63,20 @@ pub fn stop_on_signals() -> Stop {
 /// Goes through the catalog once. The caller holds the lock.
 pub async fn round(session: &Session, verb: &str, observer: &dyn Observer, patience: Duration, stop: &Stop) -> Vec<StepRecord> {
     let Session { host, facts, config, .. } = session;
-    let mut state = State::load(host, facts.instance.as_ref().map_or("", |instance| instance.id.as_str()));
+    let mut state = State::load(host, facts.instance.as_ref().map_or("", |instance| instance.id.as_str()), config.node.role);
     let node = identity::node_name(config, facts).unwrap_or_default();
     state.node.clone_from(&node);
     let recorder = Recorder::new(host, state, Recorder::begin(host, verb, &facts.boot_id), observer);
     let engine = Engine { host, config, facts, observer: &recorder, stop: stop.clone() };
-    let steps = catalog::steps();
+    let steps = catalog::steps(config.node.role);
     let records = engine.bring_up(&steps, patience).await;
     if records.len() < steps.len() || stop.requested() {
         // Cut short: nobody knows how the rest stands.
         return records;
     }
     recorder.finish();
-    let registered = host.files.exists(KUBELET_KUBECONFIG.as_ref()).unwrap_or(false);
-    if registered && config.report.node_condition && config.wants_join() && host.files.is_running_system() {
+    let reports = config.report.node_condition && (config.wants_join() || config.node.role == Role::Observed);
+    if reports && host.files.is_running_system() && host.cluster.has_credential() {
         let wanted = condition::from_records(&records);
         match condition::report(host, &node, &wanted).await {
             Ok(true) => {

@@ -5,6 +5,7 @@ use std::time::Duration;
 use super::round;
 use crate::catalog;
 use crate::cli::{Common, Exit};
+use crate::config::Role;
 use crate::engine::{Event, Observer, Stop};
 use crate::host::watch::Watch;
 use crate::host::{Host, service};
@@ -125,7 +126,7 @@ async fn one_round(common: &Common, environment: Vec<(String, String)>, stop: &S
 
 /// A watch over everything that a step cares about, and the configuration. Without one the slow look finds drift alone.
 fn watch(common: &Common) -> Option<Watch> {
-    let steps = catalog::steps();
+    let steps = catalog::steps(Role::Worker);
     let directories = steps.iter().flat_map(|step| step.watches().iter().copied()).chain(["/etc/gpuk", DROP_INS]);
     match Watch::over(&common.root, directories) {
         Ok(watch) => Some(watch),

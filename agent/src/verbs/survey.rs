@@ -29,7 +29,7 @@ pub async fn survey(session: &Session) -> Vec<Seen> {
     let (_switch, stop) = Stop::new();
     let engine = Engine { host: &session.host, config: &session.config, facts: &session.facts, observer: &Silent, stop };
     let mut all = Vec::new();
-    for step in catalog::steps() {
+    for step in catalog::steps(session.config.node.role) {
         let (name, purpose, needs) = (step.name(), step.purpose(), step.needs());
         let seen = |verdict, text, changes, finding| Seen { name, purpose, needs, verdict, text, changes, finding };
         if !session.host.files.is_running_system() && step.stage() != Stage::Image {

@@ -48,7 +48,7 @@ impl Machine {
         }
         let pairs = settings.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect();
         let config = config::load(vec![config::Source::flags(pairs)]).map_err(|errors| anyhow::anyhow!("{errors:?}"))?.config;
-        let gpu = Gpu { address: "0000:00:03.0".to_owned(), device: 0x1eb8, model: None, driver: None, is_virtual: false };
+        let gpu = Gpu { address: "0000:00:03.0".to_owned(), device: 0x1eb8, ..Gpu::default() };
         let facts = Facts { gpus: vec![gpu], ..Facts::default() };
         Ok(Self { host: Host::real(root.path())?, root, config, facts })
     }

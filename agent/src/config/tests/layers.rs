@@ -66,7 +66,10 @@ fn maps_merge_entry_by_entry() {
 
 #[test]
 fn user_data_of_every_kind() {
-    let enabled = |text: &str| Source::user_data(text).map(|source| right(vec![source]).config.gpu.enabled);
+    let enabled = |text: &str| {
+        let sources = user_data::unpack(text.as_bytes()).and_then(|user_data| user_data.layers(None)).unwrap();
+        (!sources.is_empty()).then(|| right(sources).config.gpu.enabled)
+    };
     assert_eq!(enabled("#cloud-config\ngpuk:\n  gpu: {enabled: never}\n"), Some(Enabled::Never));
     assert_eq!(enabled("#cloud-config\r\ngpuk: |\r\n  [gpu]\r\n  enabled = \"never\"\r\n"), Some(Enabled::Never));
     assert_eq!(enabled("#gpuk-agent\n[gpu]\nenabled = \"never\"\n"), Some(Enabled::Never));

@@ -152,7 +152,7 @@ fn node() {
          /etc/gpuk/agent.toml:3:8: node.name: \"GPU-{serial}\" contains \"G\", which a node name cannot; right would be a-z 0-9 - . and the placeholders {instance-id}, {machine-id-short}, e.g. \"gpu-{instance-id}\"\n\
          /etc/gpuk/agent.toml:4:8: node.role: \"workers\" is not a choice here; did you mean \"worker\"?\n\
          /etc/gpuk/agent.toml:5:6: node.ip: \"127.0.0.1\" is an address that other machines cannot reach the node by; right would be an IPv4 or IPv6 address of this machine, e.g. \"10.0.0.12\"\n\
-         /etc/gpuk/agent.toml:6:15: node.provider-id: \"i-1\" is not a provider id; right would be the cloud's name, :// and its name for the machine, without spaces, e.g. \"aws:///eu-west-1a/i-0123456789abcdef0\"\n\
+         /etc/gpuk/agent.toml:6:15: node.provider-id: \"i-1\" is not a provider id; right would be the cloud's name, :// and its name for the machine, without spaces, or none, e.g. \"aws:///eu-west-1a/i-0123456789abcdef0\"\n\
          /etc/gpuk/agent.toml:7:11: node.taints: \"gpu\" has no effect after a colon; right would be a list of taints, each key[=value]:Effect, e.g. [\"nvidia.com/gpu=present:NoSchedule\"]\n\
          /etc/gpuk/agent.toml:7:18: node.taints: \"gpu=yes:noschedule\" has an effect that is none of NoSchedule, PreferNoSchedule, NoExecute; right would be a list of taints, each key[=value]:Effect, e.g. [\"nvidia.com/gpu=present:NoSchedule\"]\n\
          /etc/gpuk/agent.toml:8:23: node.kubelet-extra-args: \"max-pods=60\" does not begin with \"--\" and a name; right would be a list of arguments, each beginning with --, e.g. [\"--max-pods=60\"]\n\
@@ -182,7 +182,7 @@ fn yaml() {
         "user-data:1:7: \"gpuk\" is not a mapping; right would be a mapping of sections, or a block (|) of TOML text"
     );
     assert_eq!(
-        message(vec![cloud_config("- a\n")]),
+        message(vec![cloud_config("[{gpuk: 1}]\n")]),
         "user-data: this cannot be read as a cloud-config: invalid type: sequence, expected a mapping, as every cloud-config is"
     );
     assert_eq!(
@@ -208,12 +208,13 @@ fn yaml() {
     assert_eq!(
         message(vec![cloud_config("gpuk: >\n  [gpu]\n\n  endpoint = 1\n\n  enable = 2\n")]),
         "user-data:2:3: unknown key \"enable\" in [gpu]; did you mean \"enabled\"?\n\
-         user-data:2:3: unknown key \"endpoint\" in [gpu]; there are enabled"
+         user-data:2:3: unknown key \"endpoint\" in [gpu]; there are enabled, taints, startup-taints"
     );
     assert_eq!(
-        message(vec![cloud_config("a: *nowhere\n")]),
+        message(vec![cloud_config("a: *nowhere\ngpuk: {}\n")]),
         "user-data:1:4: this cannot be read as a cloud-config: reference to unknown value"
     );
+    assert_eq!(message(vec![cloud_config("a: *nowhere\n")]), "nothing is wrong");
 }
 
 #[test]
