@@ -3,7 +3,8 @@
 use crate::config::Role;
 use crate::step::Step;
 use crate::steps::{
-    containerd::Containerd, hostname::Hostname, join::Join, kernel::Kernel, kubelet::Kubelet, node::Node, observed::Observed,
+    containerd::Containerd, hostname::Hostname, identity::OwnIdentity, join::Join, kernel::Kernel, kubelet::Kubelet, node::Node,
+    observed::Observed,
 };
 
 /// Every step of a role, in order. A step comes after those it needs. A node that someone else manages is only looked at.
@@ -11,7 +12,15 @@ pub fn steps(role: Role) -> Vec<Box<dyn Step>> {
     if role == Role::Observed {
         return vec![Box::new(Observed)];
     }
-    vec![Box::new(Hostname), Box::new(Kernel), Box::new(Containerd), Box::new(Kubelet), Box::new(Join), Box::new(Node)]
+    vec![
+        Box::new(OwnIdentity),
+        Box::new(Hostname),
+        Box::new(Kernel),
+        Box::new(Containerd),
+        Box::new(Kubelet),
+        Box::new(Join),
+        Box::new(Node),
+    ]
 }
 
 #[cfg(test)]

@@ -32,7 +32,9 @@ pub use node_name::{NameTemplate, PLACEHOLDERS};
 pub use place::{Origin, Place};
 pub use provider_id::ProviderId;
 pub use secret::{REDACTED, Secret};
-pub use sections::{Cluster, ClusterKind, Config, Containerd, Enabled, Gpu, Missing, Node, Redirects, Report, Role, Runtime};
+pub use sections::{
+    Cluster, ClusterKind, Config, Containerd, Enabled, Gpu, Missing, NameTaken, Node, Redirects, Report, Role, Runtime,
+};
 pub use values::{Endpoint, Period, Pin};
 
 /// One layer: a text, or pairs, and where it comes from.

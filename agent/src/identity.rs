@@ -1,88 +1,183 @@
-//! Two nodes of one name break a cluster, so the name comes from what the platform keeps unique: the instance id.
+//! Two nodes of one name break a cluster, and a node that changes its name is lost to it: a name is unique, chosen once, and kept.
+//!
+//! Who says it, the first that can: the kubelet's own certificate (the cluster knows this machine by that name), the decision that was
+//! kept for this instance, the pattern `node.name`.
 
-use crate::config::Config;
-use crate::facts::Facts;
-use crate::step::Finding;
-
-/// The longest label in a DNS name (RFC 1123), and with that the longest safe node name.
-const LONGEST: usize = 63;
-
-/// The node's name: the configured template over the facts, in lower case, RFC 1123, at most 63 characters.
-pub fn node_name(config: &Config, facts: &Facts) -> Result<String, Finding> {
-    let template = &config.node.name;
-    let name = template.fill(|placeholder| value_of(placeholder, facts)).map_err(|placeholder| {
-        Finding::new(
-            "no-identity",
-            "The node has no name yet",
-            format!("node.name is \"{template}\", and nothing on this machine says what {{{placeholder}}} is"),
-            "give the node a name of its own: in /etc/gpuk/agent.toml, [node] name = \"...\"",
-        )
-    })?;
-    Ok(shorten(&tidy(&name)))
-}
-
-fn value_of(placeholder: &str, facts: &Facts) -> Option<String> {
-    let value = match placeholder {
-        "instance-id" => facts.instance.as_ref()?.id.clone(),
-        "machine-id-short" => facts.machine_id.chars().take(8).collect(),
-        _ => return None,
-    };
-    (!value.is_empty()).then_some(value)
-}
-
-/// Lower case, every run of other characters one hyphen, none at the ends.
-fn tidy(name: &str) -> String {
-    let mut tidy = String::new();
-    for character in name.chars().flat_map(char::to_lowercase) {
-        if character.is_ascii_lowercase() || character.is_ascii_digit() {
-            tidy.push(character);
-        } else if !tidy.is_empty() && !tidy.ends_with('-') {
-            tidy.push('-');
-        }
-    }
-    tidy.trim_end_matches('-').to_owned()
-}
-
-/// A name that is too long keeps its beginning and ends in eight characters of its digest, so that it stays unique.
-fn shorten(name: &str) -> String {
-    if name.len() <= LONGEST {
-        return name.to_owned();
-    }
-    let digest = ring::digest::digest(&ring::digest::SHA256, name.as_bytes());
-    let end: String = digest.as_ref().iter().take(4).map(|byte| format!("{byte:02x}")).collect();
-    format!("{}-{end}", name[..LONGEST - 9].trim_end_matches('-'))
-}
-
+mod certificate;
+pub mod decision;
+pub mod label;
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::config::Source;
-    use crate::facts::Instance;
+mod properties;
+#[cfg(test)]
+mod tests;
+mod values;
 
-    fn named(template: &str, id: &str) -> Result<String, Finding> {
-        let name = Source::flags(vec![("node.name".to_owned(), template.to_owned())]);
-        let config = crate::config::load(vec![name]).unwrap().config;
-        let instance = (!id.is_empty()).then(|| Instance { cloud: "nocloud", id: id.to_owned(), ..Instance::default() });
-        node_name(&config, &Facts { instance, ..Facts::default() })
+use anyhow::Result;
+
+use crate::config::{Config, Role};
+use crate::facts::Facts;
+use crate::look::Look;
+use crate::step::Finding;
+use certificate::NodeCertificate;
+pub use certificate::sha256;
+use decision::{DECISION_FILE, Decision, Origin, Standing, same_uuid, standing};
+
+/// Who this machine is in its cluster, and why.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Identity {
+    /// The node's name.
+    pub name: String,
+    /// Who says so.
+    pub because: String,
+    /// The instance, also while its platform is silent; `None` when it was never named.
+    pub instance_id: Option<String>,
+    /// What is to be kept of this; `None` as long as nothing names the instance.
+    pub decision: Option<Decision>,
+    /// What is kept already.
+    pub kept: Option<Decision>,
+    /// The name that `node.name` would give today, when it is another one.
+    pub would_be: Option<String>,
+}
+
+impl Identity {
+    /// The name in place of this one, which another machine has; `None` when this is such a name already, or cannot be kept.
+    pub fn instead(&self, facts: &Facts) -> Option<Decision> {
+        let decision = self.decision.as_ref().filter(|decision| decision.instead_of.is_none())?;
+        let node = label::with_digest(&self.name, &format!("{}\n{}", decision.instance_id, facts.machine_id));
+        Some(Decision { node, instead_of: Some(self.name.clone()), joined: false, ..decision.clone() })
     }
 
-    #[test]
-    fn the_name_is_a_dns_label() {
-        assert_eq!(named("{instance-id}", "I-0ABC.def_1").unwrap(), "i-0abc-def-1");
-        assert_eq!(named("gpu-{instance-id}", "i-1").unwrap(), "gpu-i-1");
+    /// The disk was copied from another instance, and this was not dealt with yet.
+    pub fn is_new_copy(&self) -> bool {
+        let copied_from = |decision: &Option<Decision>| decision.as_ref().and_then(|decision| decision.copied_from.clone());
+        copied_from(&self.decision) != copied_from(&self.kept)
     }
+}
 
-    #[test]
-    fn a_long_name_is_cut_and_stays_unique() {
-        let (one, two) = (named("{instance-id}", &"a".repeat(80)).unwrap(), named("{instance-id}", &"a".repeat(81)).unwrap());
-        assert_eq!(one.len(), 63);
-        assert_ne!(one, two);
-        assert_eq!(one, named("{instance-id}", &"a".repeat(80)).unwrap());
+/// The identity as far as it can be seen now. An `Err` is "could not look"; a finding says why there is no name.
+pub fn of(look: Look<'_>) -> Result<Result<Identity, Finding>> {
+    let certificate = NodeCertificate::read(look)?;
+    if look.config.node.role == Role::Observed {
+        return Ok(Ok(observed(look.facts, certificate.and_then(|certificate| certificate.node))));
     }
+    let kept = Decision::read(look)?;
+    Ok(decide(look.config, look.facts, kept, certificate))
+}
 
-    #[test]
-    fn without_an_instance_the_finding_names_the_placeholder_and_the_key() {
-        let finding = named("{instance-id}", "").unwrap_err();
-        assert!(finding.why.contains("{instance-id}") && finding.remedy.contains("[node] name"), "{finding:?}");
+/// A node that someone else named: nothing is decided here.
+fn observed(facts: &Facts, certified: Option<String>) -> Identity {
+    let (name, because) = match certified {
+        Some(name) => (name, "the kubelet's certificate is for it"),
+        None => (facts.hostname.clone(), "it is the host name"),
+    };
+    Identity {
+        name,
+        because: because.to_owned(),
+        instance_id: facts.instance.as_ref().map(|instance| instance.id.clone()),
+        decision: None,
+        kept: None,
+        would_be: None,
     }
+}
+
+/// The name for output; `None` when there is none, or none can be seen.
+pub fn name(look: Look<'_>) -> Option<String> {
+    Some(of(look).ok()?.ok()?.name)
+}
+
+/// Whether a Node object with these ids (`nodeInfo.machineID`, `nodeInfo.systemUUID`) is this machine's. A copied disk has the
+/// machine id of its origin, so the firmware's UUID decides where both say one. `None` when the object has no id at all.
+pub fn is_ours(machine_id: &str, system_uuid: &str, facts: &Facts) -> Option<bool> {
+    if machine_id.is_empty() && system_uuid.is_empty() {
+        return None;
+    }
+    let same_uuid = same_uuid(Some(system_uuid), facts.dmi.product_uuid.as_deref());
+    Some(same_uuid.unwrap_or(!machine_id.is_empty() && machine_id == facts.machine_id))
+}
+
+fn decide(
+    config: &Config,
+    facts: &Facts,
+    kept: Option<Decision>,
+    certificate: Option<NodeCertificate>,
+) -> Result<Identity, Finding> {
+    let standing = standing(kept.as_ref(), facts);
+    let mine = kept.as_ref().filter(|_| matches!(standing, Standing::Ours | Standing::Remembered));
+    let copied_from = match (&kept, standing) {
+        (Some(kept), Standing::Foreign) => return Err(nameless_copy(kept)),
+        (Some(kept), Standing::Copied) => Some(Origin {
+            instance_id: kept.instance_id.clone(),
+            node: kept.node.clone(),
+            certificate: certificate.as_ref().map(|certificate| certificate.digest.clone()),
+        }),
+        _ => kept.as_ref().and_then(|kept| kept.copied_from.clone()),
+    };
+    let foreign = copied_from.as_ref().and_then(|origin| origin.certificate.as_ref());
+    let certified = certificate.filter(|own| Some(&own.digest) != foreign).and_then(|own| own.node);
+    let template = from_template(config, facts);
+    let joined = certified.is_some() || mine.is_some_and(|mine| mine.joined);
+    let (name, because) = match (certified, mine.filter(|mine| mine.holds(config))) {
+        (Some(name), _) => (name, "the kubelet's certificate is for it".to_owned()),
+        (None, Some(mine)) => {
+            let instead_of = mine.instead_of.as_ref().map(|taken| format!(", as another machine has {taken}"));
+            let because = format!("chosen before for instance {}{}", mine.instance_id, instead_of.unwrap_or_default());
+            (mine.node.clone(), because)
+        }
+        (None, None) => (template.clone()?, format!("node.name is \"{}\"", config.node.name)),
+    };
+    let named = facts.instance.as_ref().filter(|_| !matches!(standing, Standing::Remembered | Standing::Unproven));
+    let because = match standing {
+        Standing::Remembered => format!("{because}; no platform names the instance now, and the firmware is the same machine's"),
+        Standing::Unproven => format!("{because}; no platform names the instance now"),
+        _ => because,
+    };
+    let decision = match named {
+        None => kept.clone(),
+        Some(instance) => {
+            let unchanged = mine.filter(|mine| mine.node == name);
+            Some(Decision {
+                instance_id: instance.id.clone(),
+                cloud: instance.cloud.to_owned(),
+                // Only root can read it.
+                product_uuid: facts.dmi.product_uuid.clone().or_else(|| mine?.product_uuid.clone()),
+                template: unchanged.map_or_else(|| config.node.name.to_string(), |mine| mine.template.clone()),
+                instead_of: unchanged.and_then(|mine| mine.instead_of.clone()),
+                node: name.clone(),
+                joined,
+                copied_from,
+            })
+        }
+    };
+    let would_be = template.ok().filter(|template| named.is_some() && *template != name);
+    let instance_id = named.map(|instance| instance.id.clone()).or_else(|| Some(mine?.instance_id.clone()));
+    Ok(Identity { name, because, instance_id, decision, kept, would_be })
+}
+
+/// `node.name` over what is known.
+fn from_template(config: &Config, facts: &Facts) -> Result<String, Finding> {
+    let template = &config.node.name;
+    let remedy = "give the node a name of its own: in /etc/gpuk/agent.toml, [node] name = \"...\"";
+    let text = template.fill(|placeholder| values::of(placeholder, config, facts)).map_err(|placeholder| {
+        let why = format!("node.name is \"{template}\", and nothing on this machine says what {{{placeholder}}} is");
+        Finding::new("no-identity", "The node has no name yet", why, remedy)
+    })?;
+    label::from_text(&text).ok_or_else(|| {
+        let why =
+            format!("node.name is \"{template}\", which becomes {text:?} here: there is neither a letter nor a digit in it");
+        Finding::new("name-unusable", "The node's name would be empty", why, remedy)
+    })
+}
+
+fn nameless_copy(kept: &Decision) -> Finding {
+    Finding::new(
+        "instance-unknown",
+        "This disk comes from another machine, and nothing says which instance this one is",
+        format!(
+            "{DECISION_FILE} is of instance {} (node {}), and the firmware's UUID is another one",
+            kept.instance_id, kept.node
+        ),
+        format!(
+            "let the platform's metadata answer, then: gpuk-agent up; if the disk was moved here for good: rm {DECISION_FILE}"
+        ),
+    )
 }

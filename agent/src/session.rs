@@ -9,6 +9,7 @@ use crate::config::user_data::{self, UserData};
 use crate::config::{self, Config, ConfigErrors, Loaded, Setting, Source};
 use crate::facts::{Facts, gather};
 use crate::host::Host;
+use crate::look::Look;
 use crate::role;
 
 /// The operator's own file.
@@ -47,6 +48,11 @@ impl From<anyhow::Error> for Trouble {
 }
 
 impl Session {
+    /// The read-only view of it.
+    pub fn look(&self) -> Look<'_> {
+        Look::new(&self.host, &self.config, &self.facts)
+    }
+
     /// Looks at the machine and reads the whole configuration.
     pub async fn open(common: &Common, environment: Vec<(String, String)>) -> Result<Self, Trouble> {
         let host = Host::real(&common.root)?;

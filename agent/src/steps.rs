@@ -2,6 +2,7 @@
 
 pub mod containerd;
 pub mod hostname;
+pub mod identity;
 pub mod join;
 pub mod kernel;
 pub mod kubelet;

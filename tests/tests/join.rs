@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::Result;
 use gpuk_agent::config::{Source, load};
-use gpuk_agent::facts::{Facts, Instance};
+use gpuk_agent::facts::{Dmi, Facts, Instance};
 use gpuk_agent::host::Host;
 use gpuk_agent::host::clock::SystemClock;
 use gpuk_agent::host::cluster::{ClusterError, ScriptedCluster};
@@ -30,11 +30,22 @@ struct Stranger {
     endpoints: Vec<String>,
     token: String,
     pin: String,
+    /// `node.name-taken`.
+    name_taken: String,
 }
+
+/// DMI `product_uuid` of the machine, and of another one.
+const UUID: &str = "4c4c4544-0034-5210-8051-cac04f4a4e32";
+const OTHER_UUID: &str = "ec2f1a2b-0034-5210-8051-cac04f4a4e32";
 
 impl Stranger {
     fn of(cluster: &Cluster) -> Self {
-        Self { endpoints: vec![cluster.endpoint()], token: cluster.token().to_owned(), pin: cluster.ca_cert_hash().unwrap() }
+        Self {
+            endpoints: vec![cluster.endpoint()],
+            token: cluster.token().to_owned(),
+            pin: cluster.ca_cert_hash().unwrap(),
+            name_taken: "stop".to_owned(),
+        }
     }
 
     fn with_token(cluster: &Cluster, token: &str) -> Self {
@@ -48,11 +59,13 @@ impl Stranger {
             ("cluster.endpoints", self.endpoints.join(",")),
             ("cluster.token", self.token.clone()),
             ("cluster.ca-cert-hashes", self.pin.clone()),
+            ("node.name-taken", self.name_taken.clone()),
         ];
         let pairs = pairs.map(|(key, value)| (key.to_owned(), value)).to_vec();
         let config = load(vec![Source::flags(pairs)]).unwrap().config;
         let instance = Instance { cloud: "nocloud", id: "gpu-1".to_owned(), ..Instance::default() };
-        let facts = Facts { machine_id: "0a".repeat(16), instance: Some(instance), ..Facts::default() };
+        let dmi = Dmi { product_uuid: Some(UUID.to_owned()), ..Dmi::default() };
+        let facts = Facts { machine_id: "0a".repeat(16), instance: Some(instance), dmi, ..Facts::default() };
         let host = Host {
             files: Files::below(root.path()).unwrap(),
             programs: Box::new(ScriptedPrograms::default()),
@@ -201,6 +214,56 @@ fn a_real_control_plane_gets_the_right_verdicts() -> Result<()> {
 }
 
 #[test]
+fn a_real_control_plane_says_whose_a_name_is() -> Result<()> {
+    let parts = Parts::open()?;
+    let ours = cluster(&parts);
+    let with = |name_taken: &str| Stranger { name_taken: name_taken.to_owned(), ..Stranger::of(&ours) };
+    // An object that nobody has reported to is nobody's.
+    ours.kubectl_with(&["apply", "-f", "-"], r#"{"apiVersion":"v1","kind":"Node","metadata":{"name":"gpu-1"}}"#)?;
+    with("stop").pending();
+    let report = |machine_id: &str, system_uuid: &str, ready: &str| {
+        let patch = serde_json::json!({"status": {
+            "nodeInfo": {"machineID": machine_id, "systemUUID": system_uuid},
+            "addresses": [{"type": "InternalIP", "address": "10.0.0.5"}],
+            "conditions": [{"type": "Ready", "status": ready, "reason": "r", "message": "m", "lastTransitionTime": "2026-05-01T00:00:00Z"}],
+        }});
+        ours.kubectl(&["patch", "node", "gpu-1", "--subresource=status", "-p", &patch.to_string()]).map(drop)
+    };
+
+    report("another", OTHER_UUID, "Unknown")?;
+    let finding = with("stop").broken();
+    assert_eq!(finding.code, "name-taken");
+    for seen in ["machine id another", OTHER_UUID, "address 10.0.0.5", "not Ready since 2026-05-01T00:00:00Z"] {
+        assert!(finding.why.contains(seen), "{seen}: {}", finding.why);
+    }
+    let (why, changes) = with("take-over").pending();
+    assert!(why.contains("the name gpu-1 is taken over"), "{why}");
+    assert!(String::from_utf8(written(&changes, "kubeadm.conf"))?.contains("\"name\": \"gpu-1\""));
+    let (_, changes) = with("suffix").pending();
+    let decision: serde_json::Value = serde_json::from_slice(&written(&changes, "identity.json"))?;
+    assert_eq!(decision["insteadOf"], "gpu-1");
+    assert_eq!(written(&changes, "etc/hostname"), format!("{}\n", decision["node"].as_str().unwrap()).into_bytes());
+    // Nobody is pushed out who is there.
+    report("another", OTHER_UUID, "True")?;
+    assert_eq!(with("take-over").broken().code, "name-taken");
+
+    // A copied disk has the machine id of its origin; the firmware tells them apart, in whatever case.
+    report(&"0a".repeat(16), OTHER_UUID, "True")?;
+    assert_eq!(with("stop").broken().code, "name-taken");
+    report(&"0a".repeat(16), &UUID.to_uppercase(), "True")?;
+    assert_eq!(with("stop").waiting().code, "own-node-still-ready");
+    report("reinstalled", UUID, "Unknown")?;
+    with("stop").pending();
+
+    // Without kubeadm's ClusterRoleBinding nobody can know.
+    ours.kubectl(&["delete", "clusterrolebinding", "kubeadm:get-nodes"])?;
+    report("another", OTHER_UUID, "True")?;
+    let (why, _) = with("stop").pending();
+    assert!(why.contains("cannot be known: HTTP 403") && why.contains("nodes"), "{why}");
+    Ok(())
+}
+
+#[test]
 fn a_real_control_plane_refuses_wrong_tokens_each_in_its_way() -> Result<()> {
     let parts = Parts::open()?;
     let mut ours = cluster(&parts);
@@ -229,24 +292,6 @@ fn a_real_control_plane_refuses_wrong_tokens_each_in_its_way() -> Result<()> {
     let finding = Stranger::with_token(&ours, "noauth.0123456789abcdef").broken();
     assert_eq!(finding.code, "token-rejected");
     assert!(finding.why.contains("its secret is right"), "{}", finding.why);
-
-    // A name under which another machine is Ready.
-    let node = r#"{"apiVersion":"v1","kind":"Node","metadata":{"name":"gpu-1"}}"#;
-    ours.kubectl_with(&["apply", "-f", "-"], node)?;
-    Stranger::of(&ours).pending();
-    let status = |machine_id: &str| {
-        format!(
-            r#"{{"status":{{"nodeInfo":{{"machineID":"{machine_id}"}},"conditions":[{{"type":"Ready","status":"True","reason":"r","message":"m"}}]}}}}"#
-        )
-    };
-    let patch_node = |patch: &str| ours.kubectl(&["patch", "node", "gpu-1", "--subresource=status", "-p", patch]).map(drop);
-    patch_node(&status("another"))?;
-    let finding = Stranger::of(&ours).broken();
-    assert_eq!(finding.code, "name-taken");
-    assert!(finding.why.contains("another"), "{}", finding.why);
-    patch_node(&status(&"0a".repeat(16)))?;
-    assert_eq!(Stranger::of(&ours).waiting().code, "own-node-still-ready");
-    ours.kubectl(&["delete", "node", "gpu-1"])?;
 
     // A server that starts is never taken for one that refuses.
     let stranger = Stranger::of(&ours);

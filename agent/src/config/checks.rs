@@ -5,6 +5,7 @@ use std::net::IpAddr;
 use std::str::FromStr;
 
 use super::error::quoted;
+use super::labels::{NAME, is_name};
 
 /// Answers with the right spelling, or with the end of a sentence that begins with the text: "is not …", "has …".
 /// A check of a secret never repeats it.
@@ -53,6 +54,11 @@ pub(super) fn node_address(text: &str) -> Result<String, String> {
         return Err("is an address that other machines cannot reach the node by".into());
     }
     Ok(address.to_string())
+}
+
+/// What may be the value of a label may be a cluster's name.
+pub(super) fn cluster_name(text: &str) -> Result<String, String> {
+    if is_name(text) { Ok(text.to_owned()) } else { Err(format!("is not {NAME}")) }
 }
 
 /// An image reference.

@@ -59,9 +59,9 @@ fn check_value(value: &str) -> Result<(), String> {
     if value.is_empty() || is_name(value) { Ok(()) } else { Err(format!("has a value that is not {NAME}")) }
 }
 
-const NAME: &str = "1 to 63 letters, digits, \"-\", \"_\" or \".\" with a letter or digit at both ends";
+pub(super) const NAME: &str = "1 to 63 letters, digits, \"-\", \"_\" or \".\" with a letter or digit at both ends";
 
-fn is_name(text: &str) -> bool {
+pub(super) fn is_name(text: &str) -> bool {
     let ends = |byte: Option<u8>| byte.is_some_and(|byte| byte.is_ascii_alphanumeric());
     let inner = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.');
     text.len() <= 63 && ends(text.bytes().next()) && ends(text.bytes().last()) && text.bytes().all(inner)

@@ -3,11 +3,24 @@
 use std::fmt;
 use std::str::FromStr;
 
+use super::checks::did_you_mean;
 use super::error::quoted;
 use super::values::written_as_text;
 
 /// What may stand between braces in `node.name`.
-pub const PLACEHOLDERS: [&str; 2] = ["instance-id", "machine-id-short"];
+pub const PLACEHOLDERS: [&str; 11] = [
+    "instance-id",
+    "instance-id-short",
+    "machine-id-short",
+    "instance-name",
+    "cluster",
+    "gpu-model",
+    "gpu-count",
+    "role",
+    "zone",
+    "region",
+    "instance-type",
+];
 
 /// A pattern such as `gpu-{instance-id}`.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -64,7 +77,9 @@ impl FromStr for NameTemplate {
             let Some(after) = after else { break };
             let (name, behind) = after.split_once('}').ok_or("has a brace that is not closed")?;
             let Some(known) = PLACEHOLDERS.into_iter().find(|known| *known == name) else {
-                return Err(format!("has an unknown placeholder {}", quoted(&format!("{{{name}}}"))));
+                let wrong = quoted(&format!("{{{name}}}"));
+                let near = did_you_mean(name, PLACEHOLDERS).map_or(String::new(), |near| format!(" ({near})"));
+                return Err(format!("has an unknown placeholder {wrong}{near}"));
             };
             parts.push(Part::Placeholder(known));
             rest = behind;
@@ -104,6 +119,8 @@ mod tests {
         for (text, why) in [
             ("GPU-{hostname}", "contains \"G\""),
             ("{serial}", "unknown placeholder \"{serial}\""),
+            ("{instance_id}", "unknown placeholder \"{instance_id}\" (did you mean \"instance-id\"?)"),
+            ("{gpu-modle}", "did you mean \"gpu-model\"?"),
             ("a-{hostname", "not closed"),
             ("a}", "contains \"}\""),
             ("", "is empty"),

@@ -2,7 +2,7 @@
 //!
 //! To add a key, add a row to [`KEYS`] and a field of the same name to its section in `sections.rs`.
 
-use super::checks::{Check, absolute_path, bootstrap_token, image, kubelet_argument, node_address, typed};
+use super::checks::{Check, absolute_path, bootstrap_token, cluster_name, image, kubelet_argument, node_address, typed};
 use super::labels::{Taint, check_label};
 use super::node_name::NameTemplate;
 use super::provider_id::ProviderId;
@@ -91,6 +91,10 @@ pub static SECTIONS: [Section; 6] = [
     Section { name: "report", documentation: "What is told to the cluster." },
 ];
 
+/// What `node.name` takes; a test compares it with the placeholders there are.
+const NAME_TEMPLATE: &str = "a-z 0-9 - . and the placeholders {instance-id}, {instance-id-short}, {machine-id-short}, {instance-name}, \
+    {cluster}, {gpu-model}, {gpu-count}, {role}, {zone}, {region}, {instance-type}";
+
 /// The keys, by section, in the order in which they are shown.
 pub static KEYS: &[Key] = &[
     Key {
@@ -98,6 +102,11 @@ pub static KEYS: &[Key] = &[
         default: Some("kubeadm"),
         documentation: "How the node joins; \"none\" prepares the machine and joins nothing.",
         ..key("cluster", "kind", "\"kubeadm\"")
+    },
+    Key {
+        kind: Kind::Text("1 to 63 letters, digits, - _ .", cluster_name),
+        documentation: "What the cluster is called, for {cluster} in node.name.",
+        ..key("cluster", "name", "\"prod\"")
     },
     Key {
         kind: Kind::List("API servers, each https://HOST[:PORT], an IPv6 address in brackets", typed::<Endpoint>),
@@ -133,10 +142,16 @@ pub static KEYS: &[Key] = &[
         ..key("cluster", "patience", "\"10m\"")
     },
     Key {
-        kind: Kind::Text("a-z 0-9 - . and the placeholders {instance-id}, {machine-id-short}", typed::<NameTemplate>),
+        kind: Kind::Text(NAME_TEMPLATE, typed::<NameTemplate>),
         default: Some("{instance-id}"),
         documentation: "Pattern of the node's name; chosen once, kept for the life of the instance.",
         ..key("node", "name", "\"gpu-{instance-id}\"")
+    },
+    Key {
+        kind: Kind::Choice(&["stop", "suffix", "take-over"]),
+        default: Some("stop"),
+        documentation: "When another machine has the name: stop, add a suffix, or take it over from one that is not Ready.",
+        ..key("node", "name-taken", "\"stop\"")
     },
     Key {
         kind: Kind::Choice(&["worker", "control-plane", "observed"]),
@@ -246,4 +261,13 @@ pub fn find(section: &str, name: &str) -> Option<&'static Key> {
 /// The keys of a section.
 pub fn keys_of(section: &str) -> impl Iterator<Item = &'static Key> {
     KEYS.iter().filter(move |key| key.section == section)
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn the_documentation_of_the_name_knows_every_placeholder() {
+        let known: Vec<String> = super::super::PLACEHOLDERS.iter().map(|name| format!("{{{name}}}")).collect();
+        assert!(super::NAME_TEMPLATE.ends_with(&known.join(", ")), "{}", super::NAME_TEMPLATE);
+    }
 }

@@ -37,6 +37,8 @@ pub struct Config {
 pub struct Cluster {
     /// How the node joins.
     pub kind: ClusterKind,
+    /// What it is called, for names.
+    pub name: Option<String>,
     /// API servers, asked all at once.
     pub endpoints: Vec<Endpoint>,
     /// Bootstrap token.
@@ -67,6 +69,8 @@ pub enum ClusterKind {
 pub struct Node {
     /// Pattern of the node's name.
     pub name: NameTemplate,
+    /// What is done when another machine has the name.
+    pub name_taken: NameTaken,
     /// What the node is.
     pub role: Role,
     /// Address to register with.
@@ -81,6 +85,18 @@ pub struct Node {
     pub allow_swap: bool,
     /// Further arguments of the kubelet.
     pub kubelet_extra_args: Vec<String>,
+}
+
+/// What is done when another machine has the node's name.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum NameTaken {
+    /// A person decides.
+    Stop,
+    /// The node takes the name with a suffix of its own.
+    Suffix,
+    /// The node takes the name, unless the other machine is Ready.
+    TakeOver,
 }
 
 /// What a node is in its cluster.

@@ -17,17 +17,26 @@ pub const KUBELET_KUBECONFIG: &str = "/etc/kubernetes/kubelet.conf";
 /// Where managed platforms put it (EKS, GKE, AKS).
 const MANAGED_KUBECONFIG: &str = "/var/lib/kubelet/kubeconfig";
 
+/// The kubelet's certificate and key: a link to a dated file (kubelet, `--cert-dir`, `kubelet-client-current.pem`).
+pub const KUBELET_CERTIFICATE: &str = "/var/lib/kubelet/pki/kubelet-client-current.pem";
+
 /// This node as the API server knows it.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Node {
     /// `metadata.name`.
     pub name: String,
     /// `status.nodeInfo.machineID`.
     pub machine_id: String,
+    /// `status.nodeInfo.systemUUID`, which the kubelet reads from DMI `product_uuid`.
+    pub system_uuid: String,
+    /// The first `InternalIP` of `status.addresses`.
+    pub address: String,
     /// `status.nodeInfo.bootID`.
     pub boot_id: String,
     /// All conditions.
     pub conditions: Vec<Condition>,
+    /// When the condition `Ready` last changed its status (RFC 3339).
+    pub ready_since: String,
     /// `spec.unschedulable`.
     pub unschedulable: bool,
 }
@@ -41,14 +50,23 @@ impl Node {
     /// From the API's JSON; what is absent is empty.
     pub fn from_json(object: &Value) -> Self {
         let text = |pointer: &str| object.pointer(pointer).and_then(Value::as_str).unwrap_or_default().to_owned();
-        let conditions = object.pointer("/status/conditions").and_then(Value::as_array).into_iter().flatten();
+        let list = |pointer: &str| object.pointer(pointer).and_then(Value::as_array).into_iter().flatten();
+        let text_of = |element: Option<&Value>, name: &str| {
+            element.and_then(|element| element.get(name)).and_then(Value::as_str).unwrap_or_default().to_owned()
+        };
+        let conditions = list("/status/conditions");
+        let address = list("/status/addresses").find(|address| address["type"] == "InternalIP");
+        let ready = list("/status/conditions").find(|condition| condition["type"] == "Ready");
         Self {
             name: text("/metadata/name"),
             machine_id: text("/status/nodeInfo/machineID"),
+            system_uuid: text("/status/nodeInfo/systemUUID"),
+            address: text_of(address, "address"),
+            ready_since: text_of(ready, "lastTransitionTime"),
             boot_id: text("/status/nodeInfo/bootID"),
             conditions: conditions
                 .map(|condition| {
-                    let field = |name: &str| condition.get(name).and_then(Value::as_str).unwrap_or_default().to_owned();
+                    let field = |name: &str| text_of(Some(condition), name);
                     Condition { kind: field("type"), status: field("status"), reason: field("reason"), message: field("message") }
                 })
                 .collect(),

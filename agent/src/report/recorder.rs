@@ -45,9 +45,13 @@ impl<'a> Recorder<'a> {
         }
     }
 
-    /// The round is over.
-    pub fn finish(&self) {
-        self.inner.borrow_mut().round.finished = true;
+    /// The round is over, and this is the node's name after it.
+    pub fn finish(&self, node: &str) {
+        {
+            let inner = &mut *self.inner.borrow_mut();
+            inner.state.node = node.to_owned();
+            inner.round.finished = true;
+        }
         self.save();
     }
 

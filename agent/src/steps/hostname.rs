@@ -1,9 +1,11 @@
 //! A node's name must be unique and must stay: the API server knows the machine by nothing else.
 
+mod opinions;
+
 use anyhow::Result;
 use async_trait::async_trait;
 
-use crate::identity;
+use crate::identity::{self, Identity};
 use crate::look::Look;
 use crate::step::{Change, Stage, Status, Step};
 
@@ -18,6 +20,9 @@ const CLOUD_INIT_TEXT: &str = "\
 preserve_hostname: true
 manage_etc_hosts: false
 ";
+
+/// cloud-init is there when its main file is.
+const CLOUD_INIT: &str = "/etc/cloud/cloud.cfg";
 
 /// The node has a unique, stable name.
 pub struct Hostname;
@@ -36,41 +41,76 @@ impl Step for Hostname {
         Stage::Boot
     }
 
+    fn needs(&self) -> &'static [&'static str] {
+        &["identity"]
+    }
+
     fn watches(&self) -> &'static [&'static str] {
         &["/etc", "/etc/cloud/cloud.cfg.d"]
     }
 
     async fn check(&self, look: Look<'_>) -> Result<Status> {
-        let name = match identity::node_name(look.config, look.facts) {
-            Ok(name) => name,
+        let identity = match identity::of(look)? {
+            Ok(identity) => identity,
             Err(finding) => return Ok(Status::Broken(finding)),
         };
-        let (mut wrong, mut changes) = (Vec::new(), Vec::new());
-        let stored = look.text(ETC_HOSTNAME)?.unwrap_or_default();
-        if stored.trim() != name {
-            wrong.push(format!("{ETC_HOSTNAME} says {:?}", stored.trim()));
-            changes.push(Change::write(ETC_HOSTNAME, format!("{name}\n")));
+        let name = &identity.name;
+        let differences = differences(look, name)?;
+        if differences.is_empty() {
+            return Ok(Status::Ready(evidence(look, &identity)?));
         }
-        let current = look.text(KERNEL_HOSTNAME)?.unwrap_or_default();
-        if current.trim() != name && look.running_system() {
-            wrong.push(format!("the kernel says {:?}", current.trim()));
-            changes.push(Change::Hostname(name.clone()));
-        }
-        let hosts = look.text(ETC_HOSTS)?.unwrap_or_default();
-        if let Some(text) = with_name(&hosts, &name) {
-            wrong.push(format!("{ETC_HOSTS} does not know it"));
-            changes.push(Change::write(ETC_HOSTS, text));
-        }
-        if look.exists("/etc/cloud/cloud.cfg")? && look.text(CLOUD_INIT_DROP_IN)?.as_deref() != Some(CLOUD_INIT_TEXT) {
-            wrong.push("cloud-init would undo it".to_owned());
-            changes.push(Change::write(CLOUD_INIT_DROP_IN, CLOUD_INIT_TEXT));
-        }
-        if changes.is_empty() {
-            let source = look.facts.instance.as_ref().map_or("the configuration", |instance| instance.source.as_str());
-            return Ok(Status::Ready(format!("{name}, from {source}")));
-        }
+        let (wrong, changes): (Vec<String>, Vec<Change>) = differences.into_iter().unzip();
         Ok(Status::pending(format!("the name should be {name}: {}", wrong.join(", ")), changes))
     }
+}
+
+/// Every place where the system's name is not this one, with the change that makes it so.
+pub fn differences(look: Look<'_>, name: &str) -> Result<Vec<(String, Change)>> {
+    let mut differences = Vec::new();
+    let mut differs = |what: String, change: Change| differences.push((what, change));
+    let stored = look.text(ETC_HOSTNAME)?.unwrap_or_default();
+    if stored.trim() != name {
+        differs(format!("{ETC_HOSTNAME} says {:?}", stored.trim()), Change::write(ETC_HOSTNAME, format!("{name}\n")));
+    }
+    let current = look.text(KERNEL_HOSTNAME)?.unwrap_or_default();
+    let current = current.trim();
+    if current != name && look.running_system() {
+        let others = opinions::all(look).into_iter().filter(|opinion| opinion.is_for(current)).map(|opinion| opinion.whose);
+        let others: Vec<String> = others.chain((current == stored.trim()).then(|| ETC_HOSTNAME.to_owned())).collect();
+        let whose = if others.is_empty() { String::new() } else { format!(", as {} would have it", others.join(" and ")) };
+        differs(format!("the kernel says {current:?}{whose}"), Change::Hostname(name.to_owned()));
+    }
+    let hosts = look.text(ETC_HOSTS)?.unwrap_or_default();
+    if let Some(text) = with_name(&hosts, name) {
+        differs(format!("{ETC_HOSTS} does not know it"), Change::write(ETC_HOSTS, text));
+    }
+    if look.exists(CLOUD_INIT)? && look.text(CLOUD_INIT_DROP_IN)?.as_deref() != Some(CLOUD_INIT_TEXT) {
+        differs("cloud-init would undo it".to_owned(), Change::write(CLOUD_INIT_DROP_IN, CLOUD_INIT_TEXT));
+    }
+    Ok(differences)
+}
+
+/// The name, where it is from, and who would have had another one.
+fn evidence(look: Look<'_>, identity: &Identity) -> Result<String> {
+    let source = look.facts.instance.as_ref().map_or("the configuration", |instance| instance.source.as_str());
+    let mut evidence = format!("{}, from {source}", identity.name);
+    let decision = identity.decision.as_ref();
+    let instead_of = decision.and_then(|decision| decision.instead_of.as_ref());
+    if let Some(taken) = instead_of {
+        evidence.push_str(&format!("; another machine has {taken}"));
+    }
+    if let Some(other) = identity.would_be.as_ref().filter(|other| Some(*other) != instead_of) {
+        let joined = decision.is_some_and(|decision| decision.joined);
+        let why = if joined { "a joined node keeps its name" } else { "a name once chosen is kept" };
+        evidence.push_str(&format!("; node.name would now give {other}; {why}"));
+    }
+    if look.exists(CLOUD_INIT)? {
+        let mut wanted = opinions::all(look).into_iter().rev().filter(|opinion| opinion.is_cloud_inits);
+        if let Some(opinion) = wanted.next().filter(|opinion| !opinion.is_for(&identity.name)) {
+            evidence.push_str(&format!("; cloud-init wanted {} and is told not to", opinion.name));
+        }
+    }
+    Ok(evidence)
 }
 
 /// hosts(5) with the name in it, or `None` when it is there already. Debian's `127.0.1.1` line gets the name; other lines stay.

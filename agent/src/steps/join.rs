@@ -4,10 +4,11 @@ mod bootstrap_token;
 mod cluster_info;
 mod discovery;
 #[cfg(test)]
-mod fixtures;
+pub(crate) mod fixtures;
 mod joined;
 mod kubeadm;
 mod kubelet_log;
+mod name;
 mod target;
 #[cfg(test)]
 mod tests;
@@ -118,7 +119,10 @@ async fn stranger(look: Look<'_>, mut why: String, bad_certificate: bool) -> Res
     };
     let cluster = match discovery::discover(look, &target).await {
         Ok(cluster) => cluster,
-        Err(observations) => return Ok(verdict::status(&observations, &target)),
+        Err(observations) => {
+            let renamed = name::change_to_another(look, &target, &observations)?;
+            return Ok(renamed.unwrap_or_else(|| verdict::status(&observations, &target)));
+        }
     };
     // An earlier join may have failed for a reason that somebody has repaired since: say it, and try again.
     let kubelet = look.unit(KUBELET).await?.unwrap_or_default();

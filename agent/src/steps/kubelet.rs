@@ -115,7 +115,7 @@ impl Step for Kubelet {
         if changes.is_empty() {
             let flags = flags.all();
             let flags = if flags.is_empty() { "no flags of ours".to_owned() } else { flags.join(" ") };
-            let name = identity::node_name(look.config, look.facts).unwrap_or_else(|_| "NAME".to_owned());
+            let name = identity::name(look).unwrap_or_else(|| "NAME".to_owned());
             let differing = registered.and_then(|registered| differences(&registered, &wanted, look.config, &name));
             return Ok(Status::Ready(differing.map_or(flags.clone(), |differing| format!("{flags}; {differing}"))));
         }

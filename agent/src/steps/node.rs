@@ -39,8 +39,8 @@ impl Step for Node {
         if !look.config.wants_join() {
             return Ok(Status::Ready("not asked to join a cluster".to_owned()));
         }
-        let name = match identity::node_name(look.config, look.facts) {
-            Ok(name) => name,
+        let name = match identity::of(look)? {
+            Ok(identity) => identity.name,
             Err(finding) => return Ok(Status::Broken(finding)),
         };
         match look.node(&name).await {
@@ -54,11 +54,17 @@ impl Step for Node {
 /// What the Node object says of this machine. Never `Pending`.
 pub(super) fn judge(look: Look<'_>, name: &str, node: &NodeObject) -> Status {
     let facts = look.facts;
-    if node.machine_id != facts.machine_id {
+    if identity::is_ours(&node.machine_id, &node.system_uuid, facts) != Some(true) {
         return Status::Waiting(Finding::new(
             "node-is-another-machine",
             "Another machine uses this node's name",
-            format!("Node {name} has machine id {:?}, this machine is {:?}", node.machine_id, facts.machine_id),
+            format!(
+                "Node {name} has machine id {:?} and system UUID {:?}, this machine has {:?} and {:?}",
+                node.machine_id,
+                node.system_uuid,
+                facts.machine_id,
+                facts.dmi.product_uuid.as_deref().unwrap_or_default()
+            ),
             format!(
                 "if the other machine is gone: kubectl delete node {name}, then: systemctl restart kubelet; if it lives: give one of them another [node] name"
             ),

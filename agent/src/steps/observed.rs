@@ -5,6 +5,7 @@ use async_trait::async_trait;
 
 use super::{kubelet, node};
 use crate::host::cluster::ClusterError;
+use crate::identity;
 use crate::look::Look;
 use crate::step::{Finding, Stage, Status, Step};
 
@@ -68,13 +69,16 @@ async fn kubelet(look: Look<'_>) -> Result<Result<String, Finding>> {
 
 /// The API server calls the node Ready, where the kubelet's credential lets us ask.
 async fn node(look: Look<'_>) -> Result<Result<String, Finding>> {
-    let name = look.facts.hostname.as_str();
-    Ok(match look.node(name).await {
-        Ok(Some(object)) => match node::judge(look, name, &object) {
+    let name = match identity::of(look)? {
+        Ok(identity) => identity.name,
+        Err(finding) => return Ok(Err(finding)),
+    };
+    Ok(match look.node(&name).await {
+        Ok(Some(object)) => match node::judge(look, &name, &object) {
             Status::Waiting(finding) | Status::Broken(finding) => Err(finding),
             Status::Ready(words) | Status::Pending { why: words, .. } => Ok(words),
         },
-        Ok(None) => Err(node::not_registered(name)),
+        Ok(None) => Err(node::not_registered(&name)),
         Err(ClusterError::NoCredential(why)) => Ok(format!("the API server was not asked: {why}")),
         Err(error) => Err(node::unreachable(&error)),
     })

@@ -192,7 +192,7 @@ fn object(machine_id: &str, boot_id: &str, ready: &str) -> NodeObject {
         machine_id: machine_id.to_owned(),
         boot_id: boot_id.to_owned(),
         conditions: vec![condition],
-        unschedulable: false,
+        ..NodeObject::default()
     }
 }
 
@@ -234,4 +234,58 @@ async fn a_managed_node_is_only_looked_at() {
     assert!(matches!(check(&Observed, &host, &facts, "").await, Status::Ready(words) if words.contains("was not asked: exec")));
     host.cluster = Box::new(ScriptedCluster::answering(Ok(Some(object("m", "b", "True")))));
     assert!(matches!(check(&Observed, &host, &facts, "").await, Status::Ready(words) if words.contains("is Ready")));
+}
+
+#[tokio::test]
+async fn the_hostname_step_says_who_else_names_the_machine() {
+    let lease = ("run/systemd/netif/leases/2", "HOSTNAME=ip-10-0-0-5\n");
+    let (_root, host) = machine(&[
+        ("etc/hostname", "i-1\n"),
+        ("etc/hosts", "127.0.1.1 i-1\n"),
+        ("proc/sys/kernel/hostname", "ip-10-0-0-5\n"),
+        lease,
+    ]);
+    let Status::Pending { why, changes } = check(&Hostname, &host, &facts(), "").await else { unreachable!() };
+    assert_eq!(
+        why,
+        "the name should be i-1: the kernel says \"ip-10-0-0-5\", as the DHCP lease /run/systemd/netif/leases/2 would have it"
+    );
+    assert_eq!(changes, [Change::Hostname("i-1".to_owned())]);
+    let (_root, host) = machine(&[
+        ("etc/hostname", "i-1\n"),
+        ("etc/hosts", "127.0.1.1 i-1\n"),
+        ("proc/sys/kernel/hostname", "i-1\n"),
+        ("etc/cloud/cloud.cfg", ""),
+        ("run/cloud-init/instance-data.json", "{\"v1\": {\"local_hostname\": \"ip-10-0-0-5\"}}"),
+        lease,
+    ]);
+    settles(&Hostname, &host, &facts(), "").await;
+    let Status::Ready(evidence) = check(&Hostname, &host, &facts(), "").await else { unreachable!() };
+    assert_eq!(evidence, "i-1, from the seed; cloud-init wanted ip-10-0-0-5 and is told not to");
+    // No cloud-init, no word about it.
+    let (_root, host) =
+        machine(&[("etc/hostname", "i-1\n"), ("etc/hosts", "127.0.1.1 i-1\n"), ("proc/sys/kernel/hostname", "i-1\n")]);
+    assert_eq!(check(&Hostname, &host, &facts(), "").await, Status::Ready("i-1, from the seed".to_owned()));
+}
+
+#[tokio::test]
+async fn a_kept_name_is_told_from_what_the_template_would_give_now() {
+    let kept = |joined: bool| {
+        format!(
+            "{{\"instanceId\": \"i-1\", \"cloud\": \"nocloud\", \"node\": \"old\", \"template\": \"{{instance-id}}\", \"joined\": {joined}}}"
+        )
+    };
+    let (root, host) = machine(&[
+        ("var/lib/gpuk-agent/identity.json", &kept(true)),
+        ("etc/hostname", "old\n"),
+        ("etc/hosts", "127.0.1.1 old\n"),
+        ("proc/sys/kernel/hostname", "old\n"),
+    ]);
+    let Status::Ready(evidence) = check(&Hostname, &host, &facts(), "[node]\nname = \"new\"\n").await else { unreachable!() };
+    assert_eq!(evidence, "old, from the seed; node.name would now give new; a joined node keeps its name");
+    std::fs::write(root.path().join("var/lib/gpuk-agent/identity.json"), kept(false)).unwrap();
+    let Status::Ready(evidence) = check(&Hostname, &host, &facts(), "").await else { unreachable!() };
+    assert!(evidence.ends_with("; node.name would now give i-1; a name once chosen is kept"), "{evidence}");
+    let made = changes(check(&Hostname, &host, &facts(), "[node]\nname = \"new\"\n").await);
+    assert_eq!(written(&made, "/etc/hostname"), "new\n", "nobody knows the old name yet");
 }

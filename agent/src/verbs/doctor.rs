@@ -35,15 +35,11 @@ struct Check {
 
 /// Looks at everything and prints what is wrong, first cause first. Never changes anything.
 pub async fn doctor(session: &Session, json: bool) -> Exit {
-    let state = State::load(
-        &session.host,
-        session.facts.instance.as_ref().map_or("", |instance| instance.id.as_str()),
-        session.config.node.role,
-    );
+    let state = State::load(&session.host, &super::round::instance_id(session.look()), session.config.node.role);
     let seen = survey(session).await;
     let report = Report {
         verdict: "",
-        node: crate::identity::node_name(&session.config, &session.facts).ok(),
+        node: crate::identity::name(session.look()),
         checks: checks(seen, &state, &session.facts.boot_id),
         unseen: session.facts.unseen.clone(),
     };

@@ -25,11 +25,8 @@ struct Report<'a> {
 /// Prints everything known. Exit 3 when something could not be looked at.
 pub fn facts(session: &Session, json: bool) -> Exit {
     let facts = &session.facts;
-    let report = Report {
-        node: identity::node_name(&session.config, facts).ok(),
-        role: role::answer(&session.config, &session.settings, facts),
-        facts,
-    };
+    let report =
+        Report { node: identity::name(session.look()), role: role::answer(&session.config, &session.settings, facts), facts };
     if json {
         print_json(&report);
     } else {

@@ -48,7 +48,7 @@ pub async fn plan(session: &Session, json: bool) -> Exit {
     let pending = seen.iter().any(|step| step.changes.iter().any(|change| !left_for_boot(session, change)));
     let broken = seen.iter().any(|step| step.verdict == Verdict::Broken);
     let steps = seen.into_iter().map(|step| planned(session, step)).collect();
-    let plan = Plan { node: crate::identity::node_name(&session.config, &session.facts).ok(), steps };
+    let plan = Plan { node: crate::identity::name(session.look()), steps };
     if json {
         print_json(&plan);
     } else {

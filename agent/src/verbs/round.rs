@@ -10,6 +10,7 @@ use crate::engine::{Engine, Observer, Stop};
 use crate::host::Host;
 use crate::host::files::Lock;
 use crate::identity;
+use crate::look::Look;
 use crate::report::condition;
 use crate::report::recorder::Recorder;
 use crate::session::Session;
@@ -60,12 +61,19 @@ pub fn stop_on_signals() -> Stop {
     stop
 }
 
+/// Whose history this is. A platform that is silent for a moment does not make this another instance.
+pub fn instance_id(look: Look<'_>) -> String {
+    let identity = identity::of(look).ok().and_then(Result::ok);
+    let named = || look.facts.instance.as_ref().map(|instance| instance.id.clone());
+    identity.and_then(|identity| identity.instance_id).or_else(named).unwrap_or_default()
+}
+
 /// Goes through the catalog once. The caller holds the lock.
 pub async fn round(session: &Session, verb: &str, observer: &dyn Observer, patience: Duration, stop: &Stop) -> Vec<StepRecord> {
     let Session { host, facts, config, .. } = session;
-    let mut state = State::load(host, facts.instance.as_ref().map_or("", |instance| instance.id.as_str()), config.node.role);
-    let node = identity::node_name(config, facts).unwrap_or_default();
-    state.node.clone_from(&node);
+    let look = Look::new(host, config, facts);
+    let mut state = State::load(host, &instance_id(look), config.node.role);
+    state.node = identity::name(look).unwrap_or_default();
     let recorder = Recorder::new(host, state, Recorder::begin(host, verb, &facts.boot_id), observer);
     let engine = Engine { host, config, facts, observer: &recorder, stop: stop.clone() };
     let steps = catalog::steps(config.node.role);
@@ -74,7 +82,9 @@ pub async fn round(session: &Session, verb: &str, observer: &dyn Observer, patie
         // Cut short: nobody knows how the rest stands.
         return records;
     }
-    recorder.finish();
+    // The name may have been decided on the way.
+    let node = identity::name(look).unwrap_or_default();
+    recorder.finish(&node);
     let reports = config.report.node_condition && (config.wants_join() || config.node.role == Role::Observed);
     if reports && host.files.is_running_system() && host.cluster.has_credential() {
         let wanted = condition::from_records(&records);

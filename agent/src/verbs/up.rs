@@ -28,7 +28,7 @@ pub async fn up(session: &Session, json: bool) -> Exit {
     let observer: &dyn crate::engine::Observer = if json { &silent } else { &terminal };
     let records = round::round(session, "up", observer, session.config.cluster.patience.0, &stop).await;
     drop(terminal);
-    let node = identity::node_name(&session.config, &session.facts).unwrap_or_else(|_| "this machine".to_owned());
+    let node = identity::name(session.look()).unwrap_or_else(|| "this machine".to_owned());
     let exit = outcome(&records, &stop);
     if json {
         print_json(&serde_json::json!({ "node": node, "steps": records }));

@@ -42,7 +42,7 @@ fn unknown_keys() {
         message(vec![toml("[cluster]\ntoken_file = \"/a\"\nlabels = {}\nx = 1\n[redirects]\nenabled = true\n")]),
         "/etc/gpuk/agent.toml:2:1: unknown key \"token_file\" in [cluster]; did you mean \"token-file\"?\n\
          /etc/gpuk/agent.toml:3:1: unknown key \"labels\" in [cluster]; it belongs under [node]\n\
-         /etc/gpuk/agent.toml:4:1: unknown key \"x\" in [cluster]; there are kind, endpoints, token, token-file, ca-cert-hashes, unsafe-skip-ca-verification, patience\n\
+         /etc/gpuk/agent.toml:4:1: unknown key \"x\" in [cluster]; there are kind, name, endpoints, token, token-file, ca-cert-hashes, unsafe-skip-ca-verification, patience\n\
          /etc/gpuk/agent.toml:6:1: [redirects] has no keys yet; take \"enabled\" out"
     );
     assert_eq!(
@@ -53,7 +53,7 @@ fn unknown_keys() {
     );
     assert_eq!(
         message(vec![toml("[cluster]\n\"abcdef.0123456789abcdee\" = 1\n")]),
-        "/etc/gpuk/agent.toml:2:1: unknown key a text of 23 characters that contains a bootstrap token in [cluster]; there are kind, endpoints, token, token-file, ca-cert-hashes, unsafe-skip-ca-verification, patience"
+        "/etc/gpuk/agent.toml:2:1: unknown key a text of 23 characters that contains a bootstrap token in [cluster]; there are kind, name, endpoints, token, token-file, ca-cert-hashes, unsafe-skip-ca-verification, patience"
     );
 }
 
@@ -149,7 +149,7 @@ fn node() {
         "/etc/gpuk/agent.toml:2:12: node.labels: \"node-role.kubernetes.io/gpu=\" may not be set by a node on itself: a kubelet that is told to does not start; roles are given from outside, with kubectl label node; right would be a map of label keys and values, e.g. { \"example.com/pool\" = \"gpu\" }\n\
          /etc/gpuk/agent.toml:2:48: node.labels: \"topology.kubernetes.io/rack=7\" may not be set by a node on itself: a kubelet that is told to does not start; right would be a map of label keys and values, e.g. { \"example.com/pool\" = \"gpu\" }\n\
          /etc/gpuk/agent.toml:2:85: node.labels: \"-a=b\" has a key that is not 1 to 63 letters, digits, \"-\", \"_\" or \".\" with a letter or digit at both ends; right would be a map of label keys and values, e.g. { \"example.com/pool\" = \"gpu\" }\n\
-         /etc/gpuk/agent.toml:3:8: node.name: \"GPU-{serial}\" contains \"G\", which a node name cannot; right would be a-z 0-9 - . and the placeholders {instance-id}, {machine-id-short}, e.g. \"gpu-{instance-id}\"\n\
+         /etc/gpuk/agent.toml:3:8: node.name: \"GPU-{serial}\" contains \"G\", which a node name cannot; right would be a-z 0-9 - . and the placeholders {instance-id}, {instance-id-short}, {machine-id-short}, {instance-name}, {cluster}, {gpu-model}, {gpu-count}, {role}, {zone}, {region}, {instance-type}, e.g. \"gpu-{instance-id}\"\n\
          /etc/gpuk/agent.toml:4:8: node.role: \"workers\" is not a choice here; did you mean \"worker\"?\n\
          /etc/gpuk/agent.toml:5:6: node.ip: \"127.0.0.1\" is an address that other machines cannot reach the node by; right would be an IPv4 or IPv6 address of this machine, e.g. \"10.0.0.12\"\n\
          /etc/gpuk/agent.toml:6:15: node.provider-id: \"i-1\" is not a provider id; right would be the cloud's name, :// and its name for the machine, without spaces, or none, e.g. \"aws:///eu-west-1a/i-0123456789abcdef0\"\n\
@@ -247,7 +247,7 @@ fn environment_and_flags() {
          flag --set: unknown key \"whatever\"; write SECTION.KEY=VALUE, e.g. cluster.endpoints=https://api.example.com\n\
          flag --set: unknown key \"clusters.token\"; did you mean \"cluster.token\"?\n\
          flag --set: node.labels: \"kubernetes.io/role=a\" may not be set by a node on itself: a kubelet that is told to does not start; roles are given from outside, with kubectl label node; right would be a map of label keys and values, e.g. { \"example.com/pool\" = \"gpu\" }\n\
-         flag --set: unknown key \"token.x\" in [cluster]; there are kind, endpoints, token, token-file, ca-cert-hashes, unsafe-skip-ca-verification, patience"
+         flag --set: unknown key \"token.x\" in [cluster]; there are kind, name, endpoints, token, token-file, ca-cert-hashes, unsafe-skip-ca-verification, patience"
     );
 }
 

@@ -11,6 +11,7 @@ use serde_json::Value;
 use x509_cert::der::DateTime;
 
 use super::cluster_info::{Authority, CLUSTER_INFO, ClusterInfo};
+use super::name;
 use super::target::Target;
 use super::verdict::{Observation, Verdict, evidence, skew, skew_text};
 use crate::config::Secret;
@@ -85,8 +86,7 @@ impl Examination<'_> {
             other => other?,
         };
         self.try_token(&verified).await?;
-        self.try_name(&verified).await?;
-        let mut warnings = Vec::new();
+        let mut warnings: Vec<String> = self.try_name(&verified).await?.into_iter().collect();
         if verified.skew.abs() > SKEW {
             warnings.push(format!("this machine's clock is {} the API server's", skew_text(verified.skew)));
         }
@@ -146,29 +146,23 @@ impl Examination<'_> {
         match answer.status {
             200 if verified.signed => Ok(()),
             200 => Err(Verdict::SignerDown),
+            403 => Err(Verdict::TokenForbidden(message(&answer))),
             404 => Err(Verdict::ClusterInfoMissing(format!("HTTP 404: {}", message(&answer)))),
             status => Err(unexpected(status, &answer)),
         }
     }
 
-    /// kubeadm refuses a name under which a node is Ready; it does not say whose node that is.
-    async fn try_name(&self, verified: &Verified) -> Result<(), Verdict> {
+    /// Whose the name is, for tokens may read nodes (kubeadm's ClusterRole `kubeadm:get-nodes`). The answer is a warning, if anything.
+    async fn try_name(&self, verified: &Verified) -> Result<Option<String>, Verdict> {
         let answer = self.with_token(&format!("/api/v1/nodes/{}", self.target.name), verified).await?;
         match answer.status {
             200 => {}
-            404 => return Ok(()),
+            404 => return Ok(None),
+            403 => return Ok(Some(name::unknown(self.target, &message(&answer)))),
             status => return Err(unexpected(status, &answer)),
         }
         let object: Value = serde_json::from_slice(&answer.body).map_err(|error| Verdict::NotAnApiServer(error.to_string()))?;
-        let node = Node::from_json(&object);
-        if node.condition("Ready").is_none_or(|ready| ready.status != "True") {
-            return Ok(());
-        }
-        if !node.machine_id.is_empty() && node.machine_id == self.target.machine_id {
-            Err(Verdict::OwnNodeStillReady)
-        } else {
-            Err(Verdict::NameTaken { machine_id: node.machine_id })
-        }
+        name::judge(Node::from_json(&object), self.target, self.look.facts)
     }
 
     async fn with_token(&self, path: &str, verified: &Verified) -> Result<Answer, Verdict> {
@@ -176,7 +170,6 @@ impl Examination<'_> {
         let answer = self.settled(path, &trust, Some(self.target.token.bearer()), verified.skew).await?;
         match answer.status {
             401 => Err(Verdict::TokenRejected { signed: verified.signed }),
-            403 => Err(Verdict::TokenForbidden(message(&answer))),
             _ => Ok(answer),
         }
     }

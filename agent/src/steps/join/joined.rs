@@ -11,12 +11,11 @@ use rustls::sign::CertifiedKey;
 
 use x509_cert::der::{DateTime, Decode};
 
+pub use crate::host::cluster::KUBELET_CERTIFICATE as CERTIFICATE;
 use crate::host::cluster::KUBELET_KUBECONFIG;
 use crate::look::Look;
 pub use crate::steps::kubelet::KUBELET_CONFIG;
 
-/// The kubelet's certificate and key: a link to a dated file (kubelet, `--cert-dir`, `kubelet-client-current.pem`).
-pub const CERTIFICATE: &str = "/var/lib/kubelet/pki/kubelet-client-current.pem";
 /// The cluster's CA, by which the kubelet knows its API server and its clients.
 pub const AUTHORITY: &str = "/etc/kubernetes/pki/ca.crt";
 /// The kubelet's flags, as kubeadm chose them.

@@ -18,6 +18,7 @@ use super::verdict::NEW_TOKEN;
 use super::{KUBELET, kubelet_log};
 use crate::host::apply::Failure;
 use crate::host::cluster::KUBELET_KUBECONFIG;
+use crate::identity::decision::Decision;
 use crate::look::Look;
 use crate::step::{Change, Command, Finding, Status};
 
@@ -61,9 +62,12 @@ pub fn changes(look: Look<'_>, target: &Target, cluster: &Discovered, bad_certif
         Change::write_secret(DISCOVERY_FILE, discovery_file(target, cluster)?),
         Change::write(JOIN_FILE, join_configuration(target)?),
         Change::Run(Command::new(["kubeadm", "join", "--config", JOIN_FILE], LIMIT).watching(KUBELET)),
-        Change::Sync,
-        Change::Remove { path: DISCOVERY_FILE.into(), secret: true },
     ]);
+    // From here on a cluster knows the machine by this name.
+    if let Some(decision) = target.decision.as_ref().filter(|decision| !decision.joined) {
+        changes.push(Decision { joined: true, ..decision.clone() }.change()?);
+    }
+    changes.extend([Change::Sync, Change::Remove { path: DISCOVERY_FILE.into(), secret: true }]);
     Ok(changes)
 }
 

@@ -4,7 +4,8 @@ use anyhow::Result;
 
 use super::bootstrap_token::BootstrapToken;
 use super::verdict::NEW_TOKEN;
-use crate::config::Secret;
+use crate::config::{NameTaken, Secret};
+use crate::identity::decision::Decision;
 use crate::look::Look;
 use crate::step::{Finding, Status};
 
@@ -21,8 +22,16 @@ pub struct Target {
     pub skip_pins: bool,
     /// The node's name.
     pub name: String,
+    /// What is done when another machine has it.
+    pub name_taken: NameTaken,
+    /// What is kept of the choice of the name.
+    pub decision: Option<Decision>,
+    /// The name to take instead, where there is one.
+    pub instead: Option<Decision>,
     /// This machine's id.
     pub machine_id: String,
+    /// DMI `product_uuid`, where it could be read.
+    pub product_uuid: Option<String>,
     /// containerd's socket.
     pub runtime_socket: String,
 }
@@ -41,8 +50,8 @@ pub fn of(look: Look<'_>) -> Result<Result<Target, Status>> {
     if let Some(finding) = incomplete(look) {
         return Ok(Err(Status::Broken(finding)));
     }
-    let name = match crate::identity::node_name(look.config, look.facts) {
-        Ok(name) => name,
+    let identity = match crate::identity::of(look)? {
+        Ok(identity) => identity,
         Err(finding) => return Ok(Err(Status::Broken(finding))),
     };
     let token = match token(look)? {
@@ -60,7 +69,11 @@ pub fn of(look: Look<'_>) -> Result<Result<Target, Status>> {
         token,
         pins: cluster.ca_cert_hashes.iter().map(ToString::to_string).collect(),
         skip_pins: skips_pins(look),
-        name,
+        instead: identity.instead(look.facts),
+        decision: identity.decision,
+        name: identity.name,
+        name_taken: look.config.node.name_taken,
+        product_uuid: look.facts.dmi.product_uuid.clone(),
         machine_id: look.facts.machine_id.clone(),
         runtime_socket: look.config.containerd.socket.display().to_string(),
     }))

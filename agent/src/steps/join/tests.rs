@@ -4,6 +4,7 @@
 
 mod discovering;
 mod joining;
+mod naming;
 
 use std::path::Path;
 use std::time::{Duration, SystemTime};
@@ -15,7 +16,7 @@ use super::bootstrap_token::tests::sign;
 use super::fixtures::{CA, CA_PIN};
 use super::{Join, KUBELET};
 use crate::config::{Config, Source};
-use crate::facts::{Facts, Instance};
+use crate::facts::{Dmi, Facts, Instance};
 use crate::host::Host;
 use crate::host::clock::FixedClock;
 use crate::host::cluster::{ClusterError, ScriptedCluster};
@@ -150,6 +151,7 @@ pub struct Machine {
     pub kubelet: UnitState,
     pub log: String,
     pub now: u64,
+    pub product_uuid: Option<&'static str>,
 }
 
 impl Machine {
@@ -173,6 +175,7 @@ impl Machine {
             },
             log: String::new(),
             now: NOW,
+            product_uuid: None,
         }
     }
 
@@ -201,7 +204,8 @@ impl Machine {
 
     pub fn facts(&self) -> Facts {
         let instance = Instance { cloud: "nocloud", id: "gpu-1".to_owned(), ..Instance::default() };
-        Facts { machine_id: "0a".repeat(16), instance: Some(instance), ..Facts::default() }
+        let dmi = Dmi { product_uuid: self.product_uuid.map(str::to_owned), ..Dmi::default() };
+        Facts { machine_id: "0a".repeat(16), instance: Some(instance), dmi, ..Facts::default() }
     }
 
     pub fn host(&self) -> Host {

@@ -5,6 +5,7 @@ mod table;
 use std::time::{Duration, SystemTime};
 
 use super::target::Target;
+use crate::host::cluster::Node;
 use crate::host::network::Unreachable;
 use crate::step::{Finding, Status};
 pub use table::NEW_TOKEN;
@@ -73,11 +74,8 @@ pub enum Verdict {
         /// The pins that the configuration should hold if this is the right cluster.
         seen: Vec<String>,
     },
-    /// Another machine is Ready under the name.
-    NameTaken {
-        /// Its machine id.
-        machine_id: String,
-    },
+    /// Another machine has the name.
+    NameTaken(Box<Node>),
 }
 
 /// Who can cure it, from the least to the gravest.

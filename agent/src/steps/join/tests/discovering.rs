@@ -185,24 +185,6 @@ async fn a_token_that_opens_nothing_says_why() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_name_that_is_taken_says_by_whom() {
-    let node = |machine_id: &str, ready: &str| {
-        json!({"kind": "Node", "metadata": {"name": "gpu-1"},
-            "status": {"nodeInfo": {"machineID": machine_id}, "conditions": [{"type": "Ready", "status": ready}]}})
-    };
-    let finding = broken_by(Server::good().answering("/nodes/gpu-1", 200, node("other", "True"))).await;
-    assert_eq!(finding.code, "name-taken");
-    assert!(finding.why.contains("machine id other"), "{}", finding.why);
-    let ours = "0a".repeat(16);
-    assert_eq!(
-        waiting_for(Server::good().answering("/nodes/gpu-1", 200, node(&ours, "True"))).await.code,
-        "own-node-still-ready"
-    );
-    let stale = Server::good().answering("/nodes/gpu-1", 200, node("other", "Unknown"));
-    Machine::fresh(&[A]).with(A, stale).pending().await;
-}
-
-#[tokio::test(start_paused = true)]
 async fn without_a_pin_a_warning_stays() {
     let unsafe_machine = || {
         let machine = Machine::fresh(&[A]).set("cluster.ca-cert-hashes", None);

@@ -111,6 +111,7 @@ async fn a_fresh_machine_runs_kubeadm_with_a_discovery_file() {
             "write /run/gpuk-agent/join/discovery.conf",
             "write /run/gpuk-agent/join/kubeadm.conf",
             "run kubeadm join --config /run/gpuk-agent/join/kubeadm.conf",
+            "write /var/lib/gpuk-agent/identity.json",
             "sync file systems",
             "remove /run/gpuk-agent/join/discovery.conf",
         ]
@@ -127,6 +128,9 @@ async fn a_fresh_machine_runs_kubeadm_with_a_discovery_file() {
     assert_eq!(file["discovery"]["file"]["kubeConfigPath"], DISCOVERY_FILE);
     let Change::Run(command) = &changes[3] else { panic!("{:?}", changes[3]) };
     assert_eq!(command.watched_unit.as_deref(), Some(KUBELET));
+    let Change::Write { contents, .. } = &changes[4] else { panic!("{:?}", changes[4]) };
+    let file: Value = serde_json::from_slice(&contents.bytes).unwrap();
+    assert_eq!((&file["node"], &file["joined"]), (&json!("gpu-1"), &json!(true)));
 }
 
 #[tokio::test(start_paused = true)]

@@ -2,6 +2,7 @@
 
 use super::{Action, Verdict, skew_text};
 use crate::host::network::UnreachableKind;
+use crate::steps::join::name;
 use crate::steps::join::target::Target;
 
 /// One row of the table.
@@ -205,12 +206,15 @@ impl Verdict {
                 format!("the cluster's pin is {}, configured is {}", seen.join(", "), target.pins.join(", ")),
                 format!("only if this is the right cluster, correct the pin: {RIGHT_PIN}"),
             ),
-            Self::NameTaken { machine_id } => row(
+            Self::NameTaken(holder) => row(
                 Stop,
                 "name-taken",
-                format!("Another machine is already Ready under the name {name}"),
-                format!("Node {name} has machine id {machine_id}, this machine has {}", target.machine_id),
-                format!("give this machine another name (node.name in /etc/gpuk/agent.toml), or: kubectl delete node {name}"),
+                format!("Another machine has the name {name}"),
+                name::saw(holder, target),
+                format!(
+                    "if that machine lives, in /etc/gpuk/agent.toml: another [node] name, or name-taken = \"suffix\"; \
+                     if it is gone: kubectl delete node {name}, or name-taken = \"take-over\""
+                ),
             ),
         }
     }

@@ -1,0 +1,41 @@
+//! The API server knows a node by the common name of its kubelet's client certificate, `system:node:NAME` (Kubernetes, "Node authorization").
+
+use anyhow::Result;
+use ring::digest::{SHA256, digest};
+use rustls::pki_types::CertificateDer;
+use rustls::pki_types::pem::PemObject;
+use x509_cert::der::Decode;
+
+use crate::host::cluster::KUBELET_CERTIFICATE;
+use crate::look::Look;
+
+/// The certificate file, as far as it says whose it is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NodeCertificate {
+    /// SHA-256 of the whole file in hexadecimal digits. The file holds the key as well, so nobody can make another one of this digest.
+    pub digest: String,
+    /// The node in its common name; `None` when the file is damaged.
+    pub node: Option<String>,
+}
+
+impl NodeCertificate {
+    /// The kubelet's current one, or `None` when there is none.
+    pub fn read(look: Look<'_>) -> Result<Option<Self>> {
+        let Some(bytes) = look.read(KUBELET_CERTIFICATE)? else { return Ok(None) };
+        Ok(Some(Self { digest: sha256(&bytes), node: node(&bytes) }))
+    }
+}
+
+/// In hexadecimal digits.
+pub fn sha256(bytes: &[u8]) -> String {
+    digest(&SHA256, bytes).as_ref().iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// An expired certificate names its node as well as a fresh one.
+fn node(pem: &[u8]) -> Option<String> {
+    let leaf = CertificateDer::pem_slice_iter(pem).next()?.ok()?;
+    let certificate = x509_cert::Certificate::from_der(&leaf).ok()?;
+    let common_name = certificate.tbs_certificate().subject().common_name().ok()??;
+    let name = common_name.value().strip_prefix("system:node:")?.to_owned();
+    (!name.is_empty()).then_some(name)
+}

@@ -1,0 +1,180 @@
+//! A name once chosen is kept beside the machine's history, keyed by instance id: the same bytes on another instance are a copied disk.
+
+use std::collections::BTreeSet;
+
+use anyhow::{Context, Result};
+use serde::{Deserialize, Serialize};
+
+use crate::config::Config;
+use crate::facts::Facts;
+use crate::look::Look;
+use crate::step::Change;
+
+/// Where the decision is kept. It is written only as a [`Change`], never with the history: so a plan shows it, and no round that is
+/// cut off can have changed it in passing. Anyone may read it: it holds no secret.
+pub const DECISION_FILE: &str = "/var/lib/gpuk-agent/identity.json";
+
+/// Who this machine is, as far as that was decided.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct Decision {
+    /// The instance whose decision this is.
+    pub instance_id: String,
+    /// The platform that named the instance, as in `Instance::cloud`.
+    pub cloud: String,
+    /// DMI `product_uuid` of the machine, where it could be read.
+    pub product_uuid: Option<String>,
+    /// The node's name.
+    pub node: String,
+    /// `node.name` when the name was chosen.
+    pub template: String,
+    /// A cluster knows the node by this name: it is not changed again.
+    pub joined: bool,
+    /// The name that another machine has already, when this one was chosen in its place.
+    pub instead_of: Option<String>,
+    /// Whose disk this was before it was copied.
+    pub copied_from: Option<Origin>,
+}
+
+/// The node that a disk was copied from.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct Origin {
+    /// Its instance id.
+    pub instance_id: String,
+    /// Its name.
+    pub node: String,
+    /// SHA-256 of its kubelet's client certificate file as it was found on the copy, in hexadecimal digits; `None` when there was
+    /// none. As long as a file with this digest is here, the credentials are the other node's.
+    pub certificate: Option<String>,
+}
+
+impl Decision {
+    /// What was decided here or on the disk's origin; absent or blank (a power cut) is `None`.
+    pub fn read(look: Look<'_>) -> Result<Option<Self>> {
+        let Some(text) = look.text(DECISION_FILE)?.filter(|text| !text.trim_matches(['\0', ' ', '\n']).is_empty()) else {
+            return Ok(None);
+        };
+        let advice = || format!("reading {DECISION_FILE} (once it is removed, the node is named anew)");
+        serde_json::from_str(&text).map(Some).with_context(advice)
+    }
+
+    /// Keeps it.
+    pub fn change(&self) -> Result<Change> {
+        let text = serde_json::to_string_pretty(self).context("writing the decision on the node's name")?;
+        Ok(Change::write(DECISION_FILE, text + "\n"))
+    }
+
+    /// Its name holds, whatever the template would make of today's facts: a cluster may know it, or nobody asked for another one.
+    pub fn holds(&self, config: &Config) -> bool {
+        self.joined || self.template == config.node.name.to_string()
+    }
+}
+
+/// Whose disk this is, from a decision that was found on it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Standing {
+    /// Nothing was decided yet.
+    New,
+    /// This instance's.
+    Ours,
+    /// Nobody names the instance now, and the machine is the one that the decision was made on.
+    Remembered,
+    /// Nobody names the instance now, and nothing tells whether this is the machine.
+    Unproven,
+    /// Another instance's: the disk was copied.
+    Copied,
+    /// Another machine's, and nobody names this one.
+    Foreign,
+}
+
+/// Compares the decision with what is known of the machine.
+///
+/// Two ids that platforms gave decide alone. Where one of them is only the machine's own (a seed that was detached since, a platform
+/// that is asked only now), the same firmware is the same machine.
+pub fn standing(decision: Option<&Decision>, facts: &Facts) -> Standing {
+    let Some(decision) = decision.filter(|decision| !decision.instance_id.is_empty()) else { return Standing::New };
+    let same_machine = same_uuid(decision.product_uuid.as_deref(), facts.dmi.product_uuid.as_deref());
+    match (&facts.instance, same_machine) {
+        (Some(instance), _) if instance.id == decision.instance_id => Standing::Ours,
+        (Some(_), Some(true)) if decision.cloud == "none" => Standing::Ours,
+        (Some(instance), _) if instance.cloud != "none" || decision.cloud == "none" => Standing::Copied,
+        (_, Some(true)) => Standing::Remembered,
+        (_, None) => Standing::Unproven,
+        (Some(_), Some(false)) => Standing::Copied,
+        (None, Some(false)) => Standing::Foreign,
+    }
+}
+
+/// Whether two `product_uuid`s are the same one, in any case; `None` when one of them is missing or says nothing.
+pub fn same_uuid(one: Option<&str>, other: Option<&str>) -> Option<bool> {
+    let worth = |uuid: Option<&str>| uuid.map(|uuid| uuid.trim().to_ascii_lowercase()).filter(|uuid| is_worth_something(uuid));
+    Some(worth(one)? == worth(other)?)
+}
+
+/// Firmware that was never given a UUID shows one digit repeated ("not present", "not settable": SMBIOS, 7.2.1 System UUID), or its
+/// vendor's example, in either byte order.
+fn is_worth_something(uuid: &str) -> bool {
+    const EXAMPLES: [&str; 2] = ["03000200-0400-0500-0006-000700080009", "00020003-0004-0005-0006-000700080009"];
+    let digits: Vec<char> = uuid.chars().filter(char::is_ascii_hexdigit).collect();
+    let different: BTreeSet<char> = digits.iter().copied().collect();
+    digits.len() == 32 && different.len() > 2 && !EXAMPLES.contains(&uuid)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::facts::{Dmi, Instance};
+
+    const UUID: &str = "4C4C4544-0034-5210-8051-CAC04F4A4E32";
+    const OTHER: &str = "ec2f1a2b-0034-5210-8051-cac04f4a4e32";
+
+    #[test]
+    fn only_uuids_that_say_something_are_compared() {
+        assert_eq!(same_uuid(Some(UUID), Some(&UUID.to_lowercase())), Some(true));
+        assert_eq!(same_uuid(Some(UUID), Some(OTHER)), Some(false));
+        for worthless in [
+            "00000000-0000-0000-0000-000000000000",
+            "FFFFFFFF-FFFF-FFFF-FFFF-FFFFFFFFFFFF",
+            "fefefefe-fefe-fefe-fefe-fefefefefefe",
+            "03000200-0400-0500-0006-000700080009",
+            "Not Settable",
+        ] {
+            assert_eq!(same_uuid(Some(worthless), Some(worthless)), None, "{worthless}");
+        }
+        assert_eq!(same_uuid(None, Some(UUID)), None);
+    }
+
+    #[test]
+    fn whose_disk_this_is() {
+        let decision = |cloud: &str, id: &str, uuid: Option<&str>| Decision {
+            instance_id: id.to_owned(),
+            cloud: cloud.to_owned(),
+            product_uuid: uuid.map(str::to_owned),
+            ..Decision::default()
+        };
+        let facts = |instance: Option<(&'static str, &str)>, uuid: Option<&str>| Facts {
+            instance: instance.map(|(cloud, id)| Instance { cloud, id: id.to_owned(), ..Instance::default() }),
+            dmi: Dmi { product_uuid: uuid.map(str::to_owned), ..Dmi::default() },
+            ..Facts::default()
+        };
+        let ec2 = decision("ec2", "i-1", Some(UUID));
+        for (kept, now, uuid, expected) in [
+            (&ec2, Some(("ec2", "i-1")), Some(OTHER), Standing::Ours),
+            (&ec2, Some(("ec2", "i-2")), Some(UUID), Standing::Copied),
+            (&ec2, None, Some(UUID), Standing::Remembered),
+            (&ec2, Some(("none", "m")), Some(UUID), Standing::Remembered),
+            (&ec2, None, None, Standing::Unproven),
+            (&ec2, Some(("none", "m")), None, Standing::Unproven),
+            (&ec2, Some(("none", "m")), Some(OTHER), Standing::Copied),
+            (&ec2, None, Some(OTHER), Standing::Foreign),
+            (&decision("none", "m", None), Some(("none", "n")), None, Standing::Copied),
+            (&decision("none", "m", Some(UUID)), Some(("ec2", "i-1")), Some(UUID), Standing::Ours),
+            (&decision("none", "m", Some(UUID)), Some(("ec2", "i-1")), Some(OTHER), Standing::Copied),
+            (&decision("", "", None), Some(("ec2", "i-1")), None, Standing::New),
+        ] {
+            assert_eq!(standing(Some(kept), &facts(now, uuid)), expected, "{kept:?} {now:?} {uuid:?}");
+        }
+        assert_eq!(standing(None, &facts(None, None)), Standing::New);
+    }
+}

@@ -1,0 +1,140 @@
+//! A copied disk brings another node's name and credentials along: two machines that use them at once are one broken node.
+
+use anyhow::Result;
+use async_trait::async_trait;
+
+use super::kubelet::UNIT as KUBELET;
+use crate::host::cluster::{KUBELET_CERTIFICATE, KUBELET_KUBECONFIG};
+use crate::identity::decision::{DECISION_FILE, Origin};
+use crate::identity::{self, Identity, sha256};
+use crate::look::Look;
+use crate::step::{Change, Finding, Stage, Status, Step, UnitVerb};
+
+/// Where the kubelet keeps its certificates and keys (kubelet, `--cert-dir`).
+const CERTIFICATES: &str = "/var/lib/kubelet/pki";
+
+/// What a kubelet starts from, besides its certificates (kubeadm, "Implementation details").
+const KUBECONFIGS: [&str; 2] = [KUBELET_KUBECONFIG, "/etc/kubernetes/bootstrap-kubelet.conf"];
+
+/// Either of them makes a machine a part of the control plane.
+const CONTROL_PLANE: [&str; 2] = ["/etc/kubernetes/manifests/kube-apiserver.yaml", "/var/lib/etcd/member"];
+
+/// The node's name is decided and kept, and nobody else's credentials are on its disk.
+pub struct OwnIdentity;
+
+#[async_trait(?Send)]
+impl Step for OwnIdentity {
+    fn name(&self) -> &'static str {
+        "identity"
+    }
+
+    fn purpose(&self) -> &'static str {
+        "the node's name is decided, and no other node's credentials are on its disk"
+    }
+
+    fn stage(&self) -> Stage {
+        Stage::Boot
+    }
+
+    async fn check(&self, look: Look<'_>) -> Result<Status> {
+        let identity = match identity::of(look)? {
+            Ok(identity) => identity,
+            Err(finding) => return Ok(Status::Broken(finding)),
+        };
+        let Some(decision) = &identity.decision else { return Ok(Status::Ready(evidence(&identity))) };
+        let keep = (identity.kept.as_ref() != Some(decision)).then(|| decision.change()).transpose()?;
+        let foreign = match &decision.copied_from {
+            Some(origin) => foreign_credentials(look, origin, identity.is_new_copy())?,
+            None => Vec::new(),
+        };
+        if let Some(origin) = decision.copied_from.as_ref().filter(|_| identity.is_new_copy() || !foreign.is_empty())
+            && let Some(finding) = copied_control_plane(look, origin)?
+        {
+            return Ok(Status::Broken(finding));
+        }
+        if foreign.is_empty() {
+            return Ok(match keep {
+                Some(change) => {
+                    Status::pending(format!("the name {} is not kept yet ({})", identity.name, identity.because), vec![change])
+                }
+                None => Status::Ready(evidence(&identity)),
+            });
+        }
+        let mut changes = Vec::new();
+        if look.running_system() {
+            let kubelet = look.unit(KUBELET).await?.unwrap_or_default();
+            if kubelet.is_running() || kubelet.active == "activating" || kubelet.cannot_start() {
+                changes.push(Change::Unit(UnitVerb::Stop, KUBELET.to_owned()));
+            }
+        }
+        let removals = foreign.into_iter().map(|path| Change::Remove { path: path.into(), secret: true });
+        // With the certificate's digest kept, what is left of a drop that was cut off is known by it. Without a certificate it is known
+        // by the decision alone, which is then replaced last.
+        if decision.copied_from.as_ref().is_some_and(|origin| origin.certificate.is_some()) {
+            changes.extend(keep.into_iter().chain(removals));
+        } else {
+            changes.extend(removals.collect::<Vec<_>>().into_iter().chain(keep));
+        }
+        let why = decision.copied_from.as_ref().map_or_else(String::new, |origin| {
+            format!("this disk was copied from {}, whose credentials are on it; this node is {}", words(origin), identity.name)
+        });
+        Ok(Status::pending(why, changes))
+    }
+}
+
+/// "instance i-1 (node gpu-1)".
+fn words(origin: &Origin) -> String {
+    format!("instance {} (node {})", origin.instance_id, origin.node)
+}
+
+fn evidence(identity: &Identity) -> String {
+    let copied = identity.decision.as_ref().and_then(|decision| decision.copied_from.as_ref());
+    let copied = copied.map_or_else(String::new, |origin| format!("; the disk was copied from {}", words(origin)));
+    format!("{}: {}{copied}", identity.name, identity.because)
+}
+
+/// The files of the other node's membership that are still here, in the order in which they go: what tells that they are the other
+/// node's (its client certificate) last, and a link before the file that it leads to.
+fn foreign_credentials(look: Look<'_>, origin: &Origin, is_new: bool) -> Result<Vec<String>> {
+    let mut others = Vec::new();
+    let mut telling = Vec::new();
+    for name in look.list(CERTIFICATES)? {
+        let path = format!("{CERTIFICATES}/{name}");
+        let digest = look.read(&path)?.map(|bytes| sha256(&bytes));
+        let is_telling = digest.is_some() && digest == origin.certificate;
+        if is_telling { telling.push(path) } else { others.push(path) }
+    }
+    if telling.is_empty() && !is_new {
+        return Ok(Vec::new());
+    }
+    let mut paths = Vec::new();
+    for path in KUBECONFIGS {
+        if look.exists(path)? {
+            paths.push(path.to_owned());
+        }
+    }
+    telling.sort_by_key(|path| path != KUBELET_CERTIFICATE);
+    paths.extend(others.into_iter().chain(telling));
+    Ok(paths)
+}
+
+/// A second etcd member of one name would take the cluster down: that is for a person to decide.
+fn copied_control_plane(look: Look<'_>, origin: &Origin) -> Result<Option<Finding>> {
+    for path in CONTROL_PLANE {
+        if look.exists(path)? {
+            return Ok(Some(Finding::new(
+                "control-plane-copied",
+                "This disk is a copy of a control plane node, and is not touched",
+                format!("{DECISION_FILE} is of {}, this is another instance, and there is {path}", words(origin)),
+                format!(
+                    "if that node lives, make this one a new one: kubeadm reset, then gpuk-agent up; \
+                     if this machine takes the place of that node, which is gone: rm {DECISION_FILE}, then gpuk-agent up"
+                ),
+            )));
+        }
+    }
+    Ok(None)
+}
+
+#[cfg(test)]
+mod tests;

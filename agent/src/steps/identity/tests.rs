@@ -1,0 +1,213 @@
+//! A copied disk, and an agent that is stopped at every single change.
+
+#![allow(clippy::disallowed_methods, reason = "a test prepares the machine that is looked at")]
+
+use std::path::Path;
+
+use super::*;
+use crate::facts::{Facts, Instance};
+use crate::host::Host;
+use crate::host::units::{ScriptedUnits, UnitState};
+use crate::identity::decision::Decision;
+use crate::steps::join::fixtures::{NODE_CERTIFICATE, NODE_KEY};
+
+const DATED: &str = "/var/lib/kubelet/pki/kubelet-client-2026-11-21-07-18-02.pem";
+
+/// A disk with a folder for its files, and the instance that it is in.
+struct Machine {
+    folder: tempfile::TempDir,
+    instance: &'static str,
+    kubelet: &'static str,
+}
+
+impl Machine {
+    fn write(&self, path: &str, text: &str) {
+        let path = self.folder.path().join(path.trim_start_matches('/'));
+        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+        std::fs::write(path, text).unwrap();
+    }
+
+    /// The disk of a joined node of instance i-1 after it was copied to i-2.
+    fn copy() -> Self {
+        let machine = Self { folder: tempfile::tempdir().unwrap(), instance: "i-2", kubelet: "active" };
+        machine.write(DATED, &format!("{NODE_CERTIFICATE}{NODE_KEY}"));
+        let current = machine.folder.path().join(KUBELET_CERTIFICATE.trim_start_matches('/'));
+        std::os::unix::fs::symlink(DATED, current).unwrap();
+        machine.write("/var/lib/kubelet/pki/kubelet-client-2026-01-01-00-00-00.pem", "an older one");
+        machine.write("/var/lib/kubelet/pki/kubelet.crt", "serving");
+        machine.write("/var/lib/kubelet/pki/kubelet.key", "serving");
+        machine.write(KUBECONFIGS[0], "kubeconfig");
+        machine.write(KUBECONFIGS[1], "bootstrap");
+        machine.write("/etc/kubernetes/pki/ca.crt", "the cluster's");
+        let origin = Decision {
+            instance_id: "i-1".to_owned(),
+            cloud: "ec2".to_owned(),
+            node: "gpu-1".to_owned(),
+            template: "{instance-id}".to_owned(),
+            joined: true,
+            ..Decision::default()
+        };
+        machine.write(DECISION_FILE, &serde_json::to_string(&origin).unwrap());
+        machine
+    }
+
+    fn host(&self) -> Host {
+        let mut host = Host::of_fakes(self.folder.path()).unwrap();
+        let kubelet = UnitState { active: self.kubelet.to_owned(), ..UnitState::default() };
+        host.units = Box::new(ScriptedUnits::with([(KUBELET, kubelet)]));
+        host
+    }
+
+    async fn check(&self) -> Status {
+        let config = crate::config::load(Vec::new()).unwrap().config;
+        let instance = Instance { cloud: "ec2", id: self.instance.to_owned(), ..Instance::default() };
+        let facts = Facts { instance: Some(instance), ..Facts::default() };
+        OwnIdentity.check(Look::new(&self.host(), &config, &facts)).await.unwrap()
+    }
+
+    /// Makes the first changes of what the step wants; how many it wanted.
+    async fn apply(&self, count: usize) -> usize {
+        let Status::Pending { changes, .. } = self.check().await else { return 0 };
+        for change in changes.iter().take(count) {
+            self.host().apply(change).await.unwrap();
+        }
+        changes.len()
+    }
+
+    fn has(&self, path: &str) -> bool {
+        self.folder.path().join(path.trim_start_matches('/')).symlink_metadata().is_ok()
+    }
+
+    /// Every file that is left, with its bytes.
+    fn files(&self) -> Vec<(String, Vec<u8>)> {
+        fn below(directory: &Path, files: &mut Vec<(String, Vec<u8>)>) {
+            for entry in std::fs::read_dir(directory).unwrap() {
+                let path = entry.unwrap().path();
+                if path.symlink_metadata().unwrap().is_dir() {
+                    below(&path, files);
+                } else {
+                    files.push((path.display().to_string(), std::fs::read(&path).unwrap_or_default()));
+                }
+            }
+        }
+        let mut files = Vec::new();
+        below(self.folder.path(), &mut files);
+        let root = self.folder.path().display().to_string();
+        let relative = |(path, bytes): (String, Vec<u8>)| (path.replacen(&root, "", 1), bytes);
+        let mut files: Vec<_> = files.into_iter().map(relative).collect();
+        files.sort();
+        files
+    }
+}
+
+fn words(changes: &[Change]) -> Vec<String> {
+    changes.iter().map(ToString::to_string).collect()
+}
+
+#[tokio::test]
+async fn a_copied_disk_loses_the_other_nodes_credentials_before_anything_else() {
+    let machine = Machine::copy();
+    let Status::Pending { why, changes } = machine.check().await else { panic!("not pending") };
+    assert!(why.contains("instance i-1 (node gpu-1)") && why.contains("this node is i-2"), "{why}");
+    let expected = [
+        "stop kubelet.service".to_owned(),
+        format!("write {DECISION_FILE}"),
+        format!("remove {}", KUBECONFIGS[0]),
+        format!("remove {}", KUBECONFIGS[1]),
+        "remove /var/lib/kubelet/pki/kubelet-client-2026-01-01-00-00-00.pem".to_owned(),
+        "remove /var/lib/kubelet/pki/kubelet.crt".to_owned(),
+        "remove /var/lib/kubelet/pki/kubelet.key".to_owned(),
+        format!("remove {KUBELET_CERTIFICATE}"),
+        format!("remove {DATED}"),
+    ];
+    assert_eq!(words(&changes), expected);
+    let secret = |change: &Change| !matches!(change, Change::Remove { secret: false, .. });
+    assert!(changes.iter().all(secret), "no credential is kept anywhere: {changes:?}");
+    machine.apply(changes.len()).await;
+    let Status::Ready(evidence) = machine.check().await else { panic!("not ready") };
+    assert!(evidence.starts_with("i-2: ") && evidence.contains("copied from instance i-1 (node gpu-1)"), "{evidence}");
+    let left: Vec<String> = machine.files().into_iter().map(|(path, _)| path).filter(|path| !path.contains("replaced")).collect();
+    assert_eq!(left, ["/etc/kubernetes/pki/ca.crt", DECISION_FILE]);
+    assert!(!machine.files().iter().any(|(_, bytes)| bytes.windows(11).any(|part| part == b"PRIVATE KEY")));
+}
+
+#[tokio::test]
+async fn stopped_at_any_change_the_next_look_ends_where_the_whole_would_have() {
+    for without_certificate in [false, true] {
+        let copy = || {
+            let machine = Machine::copy();
+            if without_certificate {
+                std::fs::remove_file(machine.folder.path().join(KUBELET_CERTIFICATE.trim_start_matches('/'))).unwrap();
+                std::fs::remove_file(machine.folder.path().join(DATED.trim_start_matches('/'))).unwrap();
+            }
+            machine
+        };
+        let whole = copy();
+        let count = whole.apply(usize::MAX).await;
+        assert!(count > 5, "{count}");
+        for stopped_after in 0..=count {
+            let mut machine = copy();
+            machine.apply(stopped_after).await;
+            // After a crash the kubelet may or may not run.
+            machine.kubelet = if stopped_after % 2 == 0 { "active" } else { "inactive" };
+            let name = |status: &Status| format!("{status:?}").contains("gpu-1: ");
+            assert!(!name(&machine.check().await), "stopped after {stopped_after}: it goes by the other's name");
+            machine.apply(usize::MAX).await;
+            assert!(matches!(machine.check().await, Status::Ready(_)), "stopped after {stopped_after}");
+            assert_eq!(machine.files(), whole.files(), "stopped after {stopped_after}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn credentials_that_come_after_the_drop_are_the_nodes_own() {
+    let machine = Machine::copy();
+    machine.apply(usize::MAX).await;
+    machine.write(KUBECONFIGS[0], "kubeconfig");
+    machine.write(KUBELET_CERTIFICATE, &format!("{NODE_CERTIFICATE}{NODE_KEY}\n"));
+    assert_eq!(machine.apply(usize::MAX).await, 1, "only the decision: the node has joined");
+    assert!(machine.has(KUBELET_CERTIFICATE) && machine.has(KUBECONFIGS[0]));
+    let Status::Ready(evidence) = machine.check().await else { panic!("not ready") };
+    assert!(evidence.starts_with("gpu-1: the kubelet's certificate is for it"), "{evidence}");
+    // The other's come back, e.g. with a backup.
+    std::fs::remove_file(machine.folder.path().join(KUBELET_CERTIFICATE.trim_start_matches('/'))).unwrap();
+    machine.write(KUBELET_CERTIFICATE, &format!("{NODE_CERTIFICATE}{NODE_KEY}"));
+    machine.apply(usize::MAX).await;
+    assert!(!machine.has(KUBELET_CERTIFICATE) && !machine.has(KUBECONFIGS[0]));
+}
+
+#[tokio::test]
+async fn the_copy_of_a_control_plane_node_is_not_touched() {
+    for path in ["/etc/kubernetes/manifests/kube-apiserver.yaml", "/var/lib/etcd/member/snap/db"] {
+        let machine = Machine::copy();
+        machine.write(path, "");
+        let before = machine.files();
+        let Status::Broken(finding) = machine.check().await else { panic!("not broken") };
+        assert_eq!(finding.code, "control-plane-copied");
+        assert!(finding.why.contains("gpu-1") && finding.remedy.contains("kubeadm reset"), "{finding:?}");
+        assert_eq!(machine.files(), before);
+        // The same node on its own instance, and the remedy for one that moved.
+        let at_home = Machine { instance: "i-1", ..machine };
+        at_home.apply(usize::MAX).await;
+        assert!(matches!(at_home.check().await, Status::Ready(_)));
+        let moved = Machine { instance: "i-2", ..at_home };
+        std::fs::remove_file(moved.folder.path().join(DECISION_FILE.trim_start_matches('/'))).unwrap();
+        moved.apply(usize::MAX).await;
+        let Status::Ready(evidence) = moved.check().await else { panic!("not ready") };
+        assert!(evidence.starts_with("gpu-1: ") && moved.has(KUBELET_CERTIFICATE), "{evidence}");
+    }
+}
+
+#[tokio::test]
+async fn a_damaged_decision_is_an_error_and_a_blank_one_is_none() {
+    let machine = Machine::copy();
+    machine.write(DECISION_FILE, "{");
+    let config = crate::config::load(Vec::new()).unwrap().config;
+    let host = machine.host();
+    let error = OwnIdentity.check(Look::new(&host, &config, &Facts::default())).await.unwrap_err();
+    assert!(format!("{error:#}").contains(DECISION_FILE), "{error:#}");
+    machine.write(DECISION_FILE, "\0\0\n");
+    machine.apply(usize::MAX).await;
+    let Status::Ready(evidence) = machine.check().await else { panic!("not ready") };
+    assert!(evidence.starts_with("gpu-1: "), "{evidence}");
+}
