@@ -1,4 +1,5 @@
-//! Azure's metadata is a JSON document for each version of its interface (Azure documentation, "Azure Instance Metadata Service for virtual machines").
+//! Azure's metadata is a JSON document for each version of its interface (Azure documentation, "Azure Instance Metadata
+//! Service for virtual machines").
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -40,6 +41,8 @@ const VERSIONS: &[&str] = &[
     "2023-07-01",
     "2023-11-15",
 ];
+
+const PROVIDER: &str = "providers/Microsoft.Compute/virtualMachines";
 
 pub(crate) fn answer(machine: &Machine, request: &Request) -> Answer {
     match request.path.trim_end_matches('/') {
@@ -121,7 +124,7 @@ fn document(machine: &Machine, version: &str) -> Value {
         "publisher": "debian",
         "resourceGroupName": resource_group,
         "resourceId":
-            format!("/subscriptions/{subscription}/resourceGroups/{resource_group}/providers/Microsoft.Compute/virtualMachines/{name}"),
+            format!("/subscriptions/{subscription}/resourceGroups/{resource_group}/{PROVIDER}/{name}"),
         "sku": "13-gen2",
         "subscriptionId": subscription,
         "tags": flat.join(";"),
@@ -152,14 +155,16 @@ fn document(machine: &Machine, version: &str) -> Value {
     })
 }
 
-/// The wire server (168.63.129.16) as far as cloud-init asks it before it calls a machine provisioned: a goal state, and a report of health.
+/// The wire server (168.63.129.16) as far as cloud-init asks it before it calls a machine provisioned: a goal state, and a
+/// report of health.
 fn wire_server(machine: &Machine, request: &Request) -> Answer {
     match (request.method.as_str(), request.parameter("comp")) {
         ("GET", Some("goalstate")) => {
             let goal_state = format!(
                 "<?xml version=\"1.0\" encoding=\"utf-8\"?>\n<GoalState><Version>2012-11-30</Version><Incarnation>1</Incarnation>\
-                 <Machine><ExpectedState>Started</ExpectedState></Machine><Container><ContainerId>stand-in</ContainerId><RoleInstanceList>\
-                 <RoleInstance><InstanceId>{}</InstanceId><State>Started</State></RoleInstance></RoleInstanceList></Container></GoalState>\n",
+                 <Machine><ExpectedState>Started</ExpectedState></Machine><Container><ContainerId>stand-in</ContainerId>\
+                 <RoleInstanceList><RoleInstance><InstanceId>{}</InstanceId><State>Started</State></RoleInstance></RoleInstanceList>\
+                 </Container></GoalState>\n",
                 machine.instance_id
             );
             Answer::of(200, "text/xml; charset=utf-8", goal_state)

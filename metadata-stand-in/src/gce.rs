@@ -1,4 +1,5 @@
-//! GCE's metadata is one tree, read leaf by leaf as text or at once as JSON (Compute Engine documentation, "About VM metadata", "Query VM metadata").
+//! GCE's metadata is one tree, read leaf by leaf as text or at once as JSON (Compute Engine documentation, "About VM
+//! metadata", "Query VM metadata").
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -111,7 +112,7 @@ fn tree(machine: &Machine) -> Value {
             "attributes": attributes,
             "cpu-platform": "Intel Skylake",
             "description": "",
-            "disks": [{"device-name": "boot", "index": 0, "interface": "SCSI", "mode": "READ_WRITE", "type": "PERSISTENT-BALANCED"}],
+            "disks": [{"device-name": "boot", "index": 0, "mode": "READ_WRITE", "type": "PERSISTENT-BALANCED"}],
             "hostname": format!("{}.{zone}.c.{}.internal", machine.name, machine.project),
             "id": id,
             "image": "projects/debian-cloud/global/images/debian-13",

@@ -1,4 +1,5 @@
-//! Linode's metadata is asked for with a token, and is text unless JSON is asked for (Akamai documentation, "Overview of the Metadata service").
+//! Linode's metadata is asked for with a token, and is text unless JSON is asked for (Akamai documentation,
+//! "Overview of the Metadata service").
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -33,7 +34,7 @@ pub(crate) fn answer(machine: &Machine, request: &Request, ledger: &mut Ledger) 
         "/v1/network" => json!({
             "interfaces": [],
             "ipv4": {"public": [], "private": [format!("{}/32", machine.address)], "shared": []},
-            "ipv6": {"slaac": "2600:3c03::f03c:93ff:fe00:1/128", "link_local": "fe80::f03c:93ff:fe00:1/128", "ranges": [], "shared_ranges": []},
+            "ipv6": {"slaac": "2600:3c03::1/128", "link_local": "fe80::1/128", "ranges": [], "shared_ranges": []},
         }),
         "/v1/ssh-keys" => json!({"users": {"root": machine.public_keys.values().collect::<Vec<_>>()}}),
         _ => return Answer::error(404),

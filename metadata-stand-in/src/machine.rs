@@ -46,7 +46,8 @@ pub struct Machine {
     /// Azure's resource group.
     #[serde(default)]
     pub resource_group: String,
-    /// Further documents by path, e.g. `/latest/meta-data/spot/instance-action`; they hide what else would be answered there, tokens included.
+    /// Further documents by path, e.g. `/latest/meta-data/spot/instance-action`; they are answered to anyone, before
+    /// anything else is looked at.
     #[serde(default)]
     pub documents: BTreeMap<String, String>,
 }
@@ -79,6 +80,11 @@ impl Machine {
             resource_group: "example-group".to_owned(),
             documents: BTreeMap::new(),
         }
+    }
+
+    /// The files of its OpenStack config drive by their paths; the disc must have the label `config-2`.
+    pub fn config_drive(&self) -> Vec<(String, Vec<u8>)> {
+        crate::openstack::config_drive(self)
     }
 }
 

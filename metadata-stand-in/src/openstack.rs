@@ -44,16 +44,23 @@ pub(crate) fn answer(machine: &Machine, request: &Request) -> Answer {
     }
 }
 
-pub(crate) const FILES: &[&str] = &["meta_data.json", "network_data.json", "user_data", "vendor_data.json", "vendor_data2.json"];
+const FILES: &[&str] = &["meta_data.json", "network_data.json", "user_data", "vendor_data.json", "vendor_data2.json"];
+
+/// The files of its config drive by their paths: a disc with the label `config-2`.
+pub(crate) fn config_drive(machine: &Machine) -> Vec<(String, Vec<u8>)> {
+    let present = FILES.iter().filter_map(|name| Some((format!("openstack/latest/{name}"), file(machine, name)?)));
+    present.collect()
+}
 
 /// One file of the config drive's folder `openstack/latest`; `None`: a machine like this has no such file.
-pub(crate) fn file(machine: &Machine, name: &str) -> Option<Vec<u8>> {
+fn file(machine: &Machine, name: &str) -> Option<Vec<u8>> {
     Some(match name {
         "meta_data.json" => meta_data(machine).to_string().into_bytes(),
         "network_data.json" => {
             let link = json!({"id": "interface0", "vif_id": "d5dc53cc-1a34-4f2c-9d5c-2d8f2a3a5ea4", "type": "ovs", "mtu": 1500,
                 "ethernet_mac_address": machine.mac});
-            let network = json!({"id": "network0", "type": "ipv4_dhcp", "link": "interface0", "network_id": "2a9d0f1e-2f2f-4b0c-a1cb-0ad60d5ba8f8"});
+            let network = json!({"id": "network0", "type": "ipv4_dhcp", "link": "interface0",
+                "network_id": "2a9d0f1e-2f2f-4b0c-a1cb-0ad60d5ba8f8"});
             json!({"links": [link], "networks": [network], "services": []}).to_string().into_bytes()
         }
         "user_data" if !machine.user_data.is_empty() => machine.user_data.clone(),

@@ -6,10 +6,12 @@
 //! that can reach it. All but the running parts is cached: see [`Cache`].
 
 pub mod cache;
+pub mod clouds;
 pub mod cluster;
 pub mod command;
 pub mod image;
 pub mod machine;
+pub mod network;
 pub mod oci;
 pub mod packages;
 pub mod parts;
@@ -20,6 +22,7 @@ pub mod scene;
 pub use cache::Cache;
 pub use cluster::{Cluster, ClusterOptions};
 pub use image::Image;
-pub use machine::{Machine, MachineOptions, Output};
+pub use machine::{Disc, Machine, MachineOptions, Output};
+pub use network::Network;
 pub use packages::Packages;
 pub use parts::{Containerd, ContainerdBinaries, Parts};

@@ -4,6 +4,7 @@
 
 mod accelerator;
 mod guest_agent;
+mod options;
 mod seed;
 mod serial;
 
@@ -17,11 +18,12 @@ use anyhow::{Context as _, Result, bail};
 use crate::command::{run, tail};
 use crate::image::Image;
 use crate::packages::find;
-use crate::process::{Life, Process};
-use crate::progress::seconds;
+use crate::process::Process;
+use crate::progress::{seconds, wait_for};
 pub use accelerator::Accelerator;
 use guest_agent::GuestAgent;
 pub use guest_agent::Output;
+pub use options::{Disc, MachineOptions};
 use serial::Serial;
 pub use serial::{Line, Listener};
 
@@ -30,42 +32,8 @@ pub const HOST: &str = "10.0.2.2";
 
 /// Debian's cloud kernel has NVMe and ext4 built in. The rest saves time: what
 /// is switched off protects a kernel from its users, and this one has none.
-const KERNEL_LINE: &str = "console=ttyS0 rw root=/dev/nvme0n1 rootfstype=ext4 ds=nocloud panic=5 net.ifnames=0 \
+const KERNEL_LINE: &str = "console=ttyS0 rw root=/dev/nvme0n1 rootfstype=ext4 panic=5 net.ifnames=0 \
     mitigations=off nokaslr tsc=reliable no_timer_check cryptomgr.notests lsm=capability audit=0";
-
-/// What a machine is given.
-#[derive(Clone, Debug)]
-pub struct MachineOptions {
-    /// Its instance id, which is also the name of its folder.
-    pub instance_id: String,
-    /// Its user-data.
-    pub user_data: String,
-    /// More lines of its meta-data, for example `local-hostname: web`.
-    pub meta_data: String,
-    /// In MiB; 1.5 GiB are enough for a worker.
-    pub memory: u32,
-    /// Virtual processors.
-    pub processors: u32,
-    /// How long it lives.
-    pub life: Life,
-    /// Sees each line of the serial console as it comes.
-    pub listener: Listener,
-}
-
-impl MachineOptions {
-    /// A worker with this instance id and user-data.
-    pub fn new(instance_id: &str, user_data: &str) -> Self {
-        Self {
-            instance_id: instance_id.to_owned(),
-            user_data: user_data.to_owned(),
-            meta_data: String::new(),
-            memory: 1536,
-            processors: 2,
-            life: Life::default(),
-            listener: Listener::default(),
-        }
-    }
-}
 
 /// A virtual machine with a disk of its own.
 #[derive(Debug)]
@@ -85,10 +53,7 @@ pub struct Machine {
 impl Machine {
     /// Boots a machine that keeps its files in a temporary folder.
     pub fn boot(image: &Image, options: MachineOptions) -> Result<Self> {
-        let folder = tempfile::Builder::new()
-            .prefix("gpuk-machine-")
-            .disable_cleanup(std::env::var_os("GPUK_VM_KEEP").is_some())
-            .tempdir()?;
+        let folder = temporary()?;
         let mut machine = Self::boot_in(image, options, folder.path())?;
         machine._folder = Some(folder);
         Ok(machine)
@@ -100,13 +65,18 @@ impl Machine {
         let mut overlay = Command::new("qemu-img");
         overlay.args(["create", "-q", "-f", "qcow2", "-F", "raw", "-b"]).arg(image.disk()).arg(directory.join("disk.qcow2"));
         run(&mut overlay, Duration::from_secs(60))?;
+        Self::start_in(accelerator, image.kernel(), options, directory)
+    }
+
+    /// Starts it in a folder that has its disk.
+    fn start_in(accelerator: Accelerator, kernel: &Path, options: MachineOptions, directory: &Path) -> Result<Self> {
         seed::write(&options, directory)?;
-        let qemu = start(accelerator, image.kernel(), &options, directory)?;
+        let qemu = start(accelerator, kernel, &options, directory)?;
         Ok(Self {
             serial: Serial::follow(directory, options.listener.clone())?,
             agent: GuestAgent::at(directory.join("agent.socket")),
             started: Instant::now(),
-            kernel: image.kernel().to_owned(),
+            kernel: kernel.to_owned(),
             directory: directory.to_owned(),
             options,
             accelerator,
@@ -226,6 +196,26 @@ impl Machine {
         Ok(())
     }
 
+    /// Shuts it down in good order and waits until its power is off.
+    pub fn shut_down(&mut self, limit: Duration) -> Result<()> {
+        self.wait_for_shell(limit)?;
+        // The answer may be lost with the machine; its end is what counts.
+        let _ = self.agent.run("systemctl poweroff", Duration::from_secs(10));
+        self.agent.disconnect();
+        wait_for("the machine to power off", limit, || Ok(self.qemu.has_ended()?.then_some(())))
+    }
+
+    /// Boots a copy of this machine's disk as another machine; this one must be off.
+    pub fn boot_copy(&self, options: MachineOptions) -> Result<Self> {
+        let folder = temporary()?;
+        let mut copy = Command::new("cp");
+        copy.args(["--sparse=always", "--reflink=auto"]).arg(self.directory.join("disk.qcow2")).arg(folder.path());
+        run(&mut copy, Duration::from_secs(120))?;
+        let mut machine = Self::start_in(self.accelerator, &self.kernel, options, folder.path())?;
+        machine._folder = Some(folder);
+        Ok(machine)
+    }
+
     /// A power cut: off at once, on again, and waits until it answers.
     pub fn power_cut(&mut self, limit: Duration) -> Result<()> {
         self.power_off_hard()?;
@@ -263,6 +253,11 @@ impl Machine {
     }
 }
 
+fn temporary() -> Result<tempfile::TempDir> {
+    let keep = std::env::var_os("GPUK_VM_KEEP").is_some();
+    Ok(tempfile::Builder::new().prefix("gpuk-machine-").disable_cleanup(keep).tempdir()?)
+}
+
 fn start(accelerator: Accelerator, kernel: &Path, options: &MachineOptions, directory: &Path) -> Result<Process> {
     let program = find("qemu-system-x86_64").context("qemu-system-x86_64 is not installed")?;
     let socket = directory.join("agent.socket");
@@ -280,8 +275,19 @@ fn start(accelerator: Accelerator, kernel: &Path, options: &MachineOptions, dire
     add("-device virtserialport,chardev=agent,name=org.qemu.guest_agent.0 -device virtio-rng-pci");
     // The host's page cache outlives QEMU: a power cut loses what the guest had not written, and no more.
     add("-drive file=disk.qcow2,format=qcow2,if=none,id=root,cache=unsafe -device nvme,drive=root,serial=root");
-    add("-drive file=seed.iso,format=raw,if=none,id=seed,readonly=on -device virtio-blk-pci,drive=seed");
+    if options.disc != Disc::None {
+        add("-drive file=seed.iso,format=raw,if=none,id=seed,readonly=on -device virtio-blk-pci,drive=seed");
+    }
     add("-netdev user,id=network -device virtio-net-pci,netdev=network,romfile=");
-    words.extend(["-kernel".to_owned(), kernel.display().to_string(), "-append".to_owned(), KERNEL_LINE.to_owned()]);
-    Process::start("qemu", &program, &words, directory, &directory.join("qemu.log"), options.life)
+    let source = if options.disc == Disc::NoCloud { "ds=nocloud" } else { "" };
+    let line = format!("{KERNEL_LINE} {source} {}", options.kernel_line);
+    words.extend(["-kernel".to_owned(), kernel.display().to_string(), "-append".to_owned(), line]);
+    words.extend(options.firmware.iter().flat_map(|table| ["-smbios".to_owned(), table.clone()]));
+    let log = directory.join("qemu.log");
+    let Some(network) = &options.network else {
+        return Process::start("qemu", &program, &words, directory, &log, options.life);
+    };
+    let [enter, namespace] = network.prefix();
+    words.splice(0..0, [namespace, program.display().to_string()]);
+    Process::start("qemu", Path::new(&enter), &words, directory, &log, options.life)
 }

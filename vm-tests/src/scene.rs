@@ -33,14 +33,19 @@ pub struct Stage {
 impl Stage {
     /// Installs, builds and starts whatever is missing.
     pub fn set(options: ClusterOptions, directory: Option<&Path>) -> Result<Self> {
-        Packages::look().install()?;
+        let image = Self::image()?;
         let parts = Parts::open()?;
-        let image = Image::blank(&parts)?.with_agent(&agent()?, &repository()?.join("systemd/gpuk-agent.service"))?;
         let cluster = match directory {
             Some(directory) => Cluster::start_in(&parts, options, directory)?,
             None => Cluster::start(&parts, options)?,
         };
         Ok(Self { cluster, image })
+    }
+
+    /// The image alone, for machines that need no cluster.
+    pub fn image() -> Result<Image> {
+        Packages::look().install()?;
+        Image::blank(&Parts::open()?)?.with_agent(&agent()?, &repository()?.join("systemd/gpuk-agent.service"))
     }
 
     /// How a node joins this cluster.
