@@ -69,12 +69,12 @@ fn json_keeps_its_shape() {
     let root = image_root();
     let (_, plan) = json(root.path(), &["plan"]);
     assert_eq!(keys(&plan), ["node", "steps"]);
-    assert_eq!(keys(&plan["steps"][1]), ["changes", "finding", "name", "text", "verdict"]);
-    assert_eq!(keys(&plan["steps"][1]["changes"][0]), ["diff", "leftForBoot", "text"]);
+    assert_eq!(keys(&plan["steps"][2]), ["changes", "finding", "name", "text", "verdict"]);
+    assert_eq!(keys(&plan["steps"][2]["changes"][0]), ["diff", "leftForBoot", "text"]);
     let (_, up) = json(root.path(), &["up"]);
     assert_eq!(keys(&up), ["node", "steps"]);
     let record = ["changes", "finding", "name", "started", "text", "took", "verdict"];
-    assert_eq!(keys(&up["steps"][1]), record);
+    assert_eq!(keys(&up["steps"][2]), record);
     let (_, status) = json(root.path(), &["status"]);
     assert_eq!(keys(&status), ["node", "phase", "since", "steps"]);
     assert_eq!(keys(&status["steps"][0]), record);
