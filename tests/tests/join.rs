@@ -14,7 +14,7 @@ use gpuk_agent::host::clock::SystemClock;
 use gpuk_agent::host::cluster::{ClusterError, ScriptedCluster};
 use gpuk_agent::host::files::Files;
 use gpuk_agent::host::kernel::RecordingKernel;
-use gpuk_agent::host::network::Https;
+use gpuk_agent::host::network::RealNetwork;
 use gpuk_agent::host::programs::ScriptedPrograms;
 use gpuk_agent::host::runtime::ScriptedRuntime;
 use gpuk_agent::host::units::ScriptedUnits;
@@ -58,7 +58,7 @@ impl Stranger {
             programs: Box::new(ScriptedPrograms::default()),
             units: Box::new(ScriptedUnits::default()),
             kernel: Box::new(RecordingKernel::default()),
-            network: Box::new(Https),
+            network: Box::new(RealNetwork::default()),
             runtime: Box::new(ScriptedRuntime(None)),
             cluster: Box::new(ScriptedCluster::answering(Err(ClusterError::NoCredential(String::new())))),
             clock: Box::new(SystemClock),
