@@ -118,7 +118,7 @@ impl Answer {
             bytes.extend(format!("{name}: {value}\r\n").into_bytes());
         }
         bytes.extend(format!("Content-Length: {}\r\n\r\n", self.body.len()).into_bytes());
-        bytes.extend(self.body.iter().take(limit));
+        bytes.extend_from_slice(&self.body[..limit.min(self.body.len())]);
         match pause {
             None => stream.write_all(&bytes)?,
             Some(pause) => {

@@ -155,12 +155,17 @@ impl Network for RealNetwork {
 
 /// The whole body, when it is no larger than [`BODY_CAP`].
 async fn body(mut response: reqwest::Response) -> Result<Vec<u8>, Unreachable> {
+    let size = |size: u64| format!("the answer is larger than {} KiB: {size} bytes", BODY_CAP >> 10);
+    let url = response.url().clone();
+    let too_large = |text: String| Unreachable { kind: UnreachableKind::TooLarge, text: format!("{url}: {text}") };
+    if let Some(announced) = response.content_length().filter(|&length| length > BODY_CAP as u64) {
+        return Err(too_large(size(announced)));
+    }
     let mut body = Vec::new();
     while let Some(chunk) = response.chunk().await.map_err(|error| unreachable(&error))? {
         body.extend_from_slice(&chunk);
         if body.len() > BODY_CAP {
-            let text = format!("{}: the answer is larger than {} KiB", response.url(), BODY_CAP >> 10);
-            return Err(Unreachable { kind: UnreachableKind::TooLarge, text });
+            return Err(too_large(size(body.len() as u64) + " and more"));
         }
     }
     Ok(body)

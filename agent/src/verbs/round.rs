@@ -98,3 +98,27 @@ pub async fn round(session: &Session, verb: &str, observer: &dyn Observer, patie
     }
     records
 }
+
+#[cfg(test)]
+mod tests {
+    use super::may_change;
+    use crate::cli::Exit;
+    use crate::cloud::Trouble;
+    use crate::facts::Facts;
+    use crate::host::Host;
+    use crate::session::Session;
+
+    #[test]
+    fn without_user_data_nothing_is_changed_and_silence_is_waited_for() {
+        let root = tempfile::tempdir().unwrap();
+        let verdict = |trouble: Option<Trouble>| {
+            let host = Host::of_fakes(root.path()).unwrap();
+            let loaded = crate::config::load(Vec::new()).unwrap();
+            let (config, settings) = (loaded.config, loaded.settings);
+            may_change(&Session { host, facts: Facts::default(), config, settings, without_user_data: trouble })
+        };
+        assert_eq!(verdict(None), Ok(()));
+        assert_eq!(verdict(Some(Trouble::Unreachable("silent".to_owned()))), Err(Exit::Waiting));
+        assert_eq!(verdict(Some(Trouble::Unreadable("a page".to_owned()))), Err(Exit::Broken));
+    }
+}

@@ -203,3 +203,14 @@ impl Observer for Both {
         self.1.event(event);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::{SILENCE_PAUSE, growing};
+
+    #[test]
+    fn pauses_double_up_to_the_longest() {
+        let seconds = |before| growing(SILENCE_PAUSE, before).as_secs();
+        assert_eq!((seconds(0), seconds(1), seconds(5), seconds(6), seconds(u32::MAX)), (1, 2, 32, 60, 60));
+    }
+}

@@ -167,3 +167,30 @@ async fn an_answer_without_end_is_cut_off() {
     let failure = failure(format!("https://127.0.0.1:{port}/"), CA).await;
     assert!(failure.kind == UnreachableKind::TooLarge && failure.text.contains("1024 KiB"), "{}", failure.text);
 }
+
+#[tokio::test]
+async fn a_plain_request_follows_nothing_and_carries_its_headers() {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("http://{}/latest/api/token", listener.local_addr().unwrap());
+    let asked = std::thread::spawn(move || {
+        let (mut stream, _) = listener.accept().unwrap();
+        let mut request = [0; 4096];
+        let count = stream.read(&mut request).unwrap();
+        let answer = "HTTP/1.1 302 Found\r\nLocation: http://127.0.0.1:1/\r\nServer: portal\r\nContent-Length: 2\r\n\r\nno";
+        stream.write_all(answer.as_bytes()).unwrap();
+        String::from_utf8_lossy(&request[..count]).into_owned()
+    });
+    let headers =
+        http::HeaderMap::from_iter([(http::HeaderName::from_static("metadata"), http::HeaderValue::from_static("true"))]);
+    let network = RealNetwork::default();
+    let limit = Duration::from_secs(5);
+    let request = PlainRequest { method: http::Method::PUT, url, headers, limit };
+    let answer = network.plain(request.clone()).await.unwrap();
+    assert_eq!((answer.status, answer.body.as_slice()), (302, &b"no"[..]));
+    assert_eq!(answer.headers.get("server").unwrap(), "portal");
+    let asked = asked.join().unwrap().to_ascii_lowercase();
+    assert!(asked.starts_with("put /latest/api/token http/1.1\r\n") && asked.contains("metadata: true\r\n"), "{asked}");
+
+    let secure = PlainRequest { url: "https://127.0.0.1:1/".to_owned(), ..request };
+    assert!(network.plain(secure).await.err().unwrap().text.contains("plain http only"));
+}
