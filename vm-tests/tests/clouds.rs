@@ -20,9 +20,9 @@ const EC2: &[Fact] = &[
     ID,
     REGION,
     ZONE,
-    ("/ds/meta_data/instance-type", "/instance/instanceType"),
-    ("/ds/meta_data/local-ipv4", "/instance/address"),
-    ("/ds/meta_data/tags/instance/environment", "/instance/tags/environment"),
+    ("/ds/meta-data/instance-type", "/instance/instanceType"),
+    ("/ds/meta-data/local-ipv4", "/instance/address"),
+    ("/ds/meta-data/tags/instance/environment", "/instance/tags/environment"),
 ];
 
 const GCE: &[Fact] = &[ID, REGION, ZONE, ("/v1/local_hostname", "/instance/name")];
