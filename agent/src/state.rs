@@ -1,4 +1,6 @@
-//! State is decisions and history, keyed by instance id; whether something is installed is never state: the node itself is the truth.
+//! State is history, keyed by instance id; whether something is installed is never state: the node itself is the truth.
+//!
+//! What was decided of the node's name is kept beside it, as `identity::decision` says.
 
 use std::path::Path;
 

@@ -23,6 +23,7 @@ use gpuk_agent::step::{Change, Finding, Status, Step};
 use gpuk_agent::steps::join::Join;
 use vm_tests::cluster::Reachable;
 use vm_tests::parts::Program;
+use vm_tests::progress::wait_for;
 use vm_tests::{Cluster, ClusterOptions, Parts};
 
 /// A machine that never joined, and what it was told.
@@ -258,7 +259,11 @@ fn a_real_control_plane_says_whose_a_name_is() -> Result<()> {
     // Without kubeadm's ClusterRoleBinding nobody can know.
     ours.kubectl(&["delete", "clusterrolebinding", "kubeadm:get-nodes"])?;
     report("another", OTHER_UUID, "True")?;
-    let (why, _) = with("stop").pending();
+    // The API server learns of the deletion by a watch of its own.
+    let why = wait_for("the API server to refuse", Duration::from_secs(30), || match with("stop").check() {
+        Status::Pending { why, .. } => Ok(Some(why)),
+        _ => Ok(None),
+    })?;
     assert!(why.contains("cannot be known: HTTP 403") && why.contains("nodes"), "{why}");
     Ok(())
 }
