@@ -20,6 +20,6 @@ pub mod scene;
 pub use cache::Cache;
 pub use cluster::{Cluster, ClusterOptions};
 pub use image::Image;
-pub use machine::{Machine, MachineOptions, Output};
+pub use machine::{Gpu, Machine, MachineOptions, Output};
 pub use packages::Packages;
-pub use parts::{Containerd, ContainerdBinaries, Parts};
+pub use parts::{Containerd, ContainerdBinaries, Parts, Qemu};

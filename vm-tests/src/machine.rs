@@ -3,6 +3,7 @@
 //! network, no boot loader and no initrd stand between a test and its node.
 
 mod accelerator;
+mod gpu;
 mod guest_agent;
 mod seed;
 mod serial;
@@ -13,13 +14,16 @@ use std::process::Command;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail};
+use serde_json::json;
 
 use crate::command::{run, tail};
 use crate::image::Image;
 use crate::packages::find;
+use crate::parts::{Parts, Qemu};
 use crate::process::{Life, Process};
 use crate::progress::seconds;
 pub use accelerator::Accelerator;
+pub use gpu::Gpu;
 use guest_agent::GuestAgent;
 pub use guest_agent::Output;
 use serial::Serial;
@@ -46,6 +50,8 @@ pub struct MachineOptions {
     pub memory: u32,
     /// Virtual processors.
     pub processors: u32,
+    /// Cards on its PCI bus, in the order of their addresses; they are played by this program.
+    pub gpus: Vec<Gpu>,
     /// How long it lives.
     pub life: Life,
     /// Sees each line of the serial console as it comes.
@@ -61,6 +67,7 @@ impl MachineOptions {
             meta_data: String::new(),
             memory: 1536,
             processors: 2,
+            gpus: Vec::new(),
             life: Life::default(),
             listener: Listener::default(),
         }
@@ -77,8 +84,11 @@ pub struct Machine {
     started: Instant,
     serial: Serial,
     agent: GuestAgent,
+    program: Qemu,
     qemu: Process,
-    /// Removes the folder at last, after the process.
+    /// After the process: a player ends when nobody asks it any more.
+    _players: Vec<gpu::Player>,
+    /// Removes the folder at last.
     _folder: Option<tempfile::TempDir>,
 }
 
@@ -101,7 +111,17 @@ impl Machine {
         overlay.args(["create", "-q", "-f", "qcow2", "-F", "raw", "-b"]).arg(image.disk()).arg(directory.join("disk.qcow2"));
         run(&mut overlay, Duration::from_secs(60))?;
         seed::write(&options, directory)?;
-        let qemu = start(accelerator, image.kernel(), &options, directory)?;
+        if options.life == Life::Detached && !options.gpus.is_empty() {
+            bail!("a machine that outlives this program cannot have GPUs: this program plays them");
+        }
+        let program = match options.gpus.as_slice() {
+            [] => Qemu::installed(find("qemu-system-x86_64").context("qemu-system-x86_64 is not installed")?),
+            _ => Parts::open()?.qemu_for_played_devices()?,
+        };
+        let numbered = options.gpus.iter().enumerate();
+        let players = numbered.map(|(number, gpu)| gpu::Player::start(*gpu, &directory.join(gpu_socket(number))));
+        let players = players.collect::<Result<_>>()?;
+        let qemu = start(&program, accelerator, image.kernel(), &options, directory)?;
         Ok(Self {
             serial: Serial::follow(directory, options.listener.clone())?,
             agent: GuestAgent::at(directory.join("agent.socket")),
@@ -110,7 +130,9 @@ impl Machine {
             directory: directory.to_owned(),
             options,
             accelerator,
+            program,
             qemu,
+            _players: players,
             _folder: None,
         })
     }
@@ -222,7 +244,7 @@ impl Machine {
 
     /// Boots the same disk again after [`Machine::power_off_hard`].
     pub fn power_on(&mut self) -> Result<()> {
-        self.qemu = start(self.accelerator, &self.kernel, &self.options, &self.directory)?;
+        self.qemu = start(&self.program, self.accelerator, &self.kernel, &self.options, &self.directory)?;
         Ok(())
     }
 
@@ -263,13 +285,16 @@ impl Machine {
     }
 }
 
-fn start(accelerator: Accelerator, kernel: &Path, options: &MachineOptions, directory: &Path) -> Result<Process> {
-    let program = find("qemu-system-x86_64").context("qemu-system-x86_64 is not installed")?;
+fn gpu_socket(number: usize) -> String {
+    format!("gpu{number}.socket")
+}
+
+fn start(qemu: &Qemu, accelerator: Accelerator, kernel: &Path, options: &MachineOptions, directory: &Path) -> Result<Process> {
     let socket = directory.join("agent.socket");
     if socket.exists() {
         fs::remove_file(&socket)?;
     }
-    let mut words: Vec<String> = Vec::new();
+    let mut words = qemu.words.clone();
     let mut add = |line: &str| words.extend(line.split_whitespace().map(str::to_owned));
     add("-M q35,sata=off,smbus=off -nodefaults -no-user-config -display none");
     add(accelerator.arguments());
@@ -282,6 +307,12 @@ fn start(accelerator: Accelerator, kernel: &Path, options: &MachineOptions, dire
     add("-drive file=disk.qcow2,format=qcow2,if=none,id=root,cache=unsafe -device nvme,drive=root,serial=root");
     add("-drive file=seed.iso,format=raw,if=none,id=seed,readonly=on -device virtio-blk-pci,drive=seed");
     add("-netdev user,id=network -device virtio-net-pci,netdev=network,romfile=");
+    for number in 0..options.gpus.len() {
+        // Only the JSON form can say where a socket is.
+        let socket = json!({ "type": "unix", "path": gpu_socket(number) });
+        let device = json!({ "driver": "vfio-user-pci", "id": format!("gpu{number}"), "socket": socket });
+        words.extend(["-device".to_owned(), device.to_string()]);
+    }
     words.extend(["-kernel".to_owned(), kernel.display().to_string(), "-append".to_owned(), KERNEL_LINE.to_owned()]);
-    Process::start("qemu", &program, &words, directory, &directory.join("qemu.log"), options.life)
+    Process::start("qemu", &qemu.program, &words, directory, &directory.join("qemu.log"), options.life)
 }

@@ -33,9 +33,7 @@ pub struct Stage {
 impl Stage {
     /// Installs, builds and starts whatever is missing.
     pub fn set(options: ClusterOptions, directory: Option<&Path>) -> Result<Self> {
-        Packages::look().install()?;
-        let parts = Parts::open()?;
-        let image = Image::blank(&parts)?.with_agent(&agent()?, &repository()?.join("systemd/gpuk-agent.service"))?;
+        let (parts, image) = image_with_agent()?;
         let cluster = match directory {
             Some(directory) => Cluster::start_in(&parts, options, directory)?,
             None => Cluster::start(&parts, options)?,
@@ -68,6 +66,14 @@ impl WayIn {
             "#cloud-config\ngpuk:\n  cluster:\n    endpoints: [\"{endpoint}\"]\n    token: {token}\n    ca-cert-hashes: [\"{pin}\"]\n"
         )
     }
+}
+
+/// The blank image with the agent in it, and the parts that it is made from.
+pub fn image_with_agent() -> Result<(Parts, Image)> {
+    Packages::look().install()?;
+    let parts = Parts::open()?;
+    let image = Image::blank(&parts)?.with_agent(&agent()?, &repository()?.join("systemd/gpuk-agent.service"))?;
+    Ok((parts, image))
 }
 
 /// The repository's root folder.
