@@ -3,12 +3,13 @@
 //! network, no boot loader and no initrd stand between a test and its node.
 
 mod accelerator;
+mod gpu;
 mod guest_agent;
+mod hardware;
 mod options;
 mod seed;
 mod serial;
 
-use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, Instant};
@@ -17,12 +18,13 @@ use anyhow::{Context as _, Result, bail};
 
 use crate::command::{run, tail};
 use crate::image::Image;
-use crate::packages::find;
 use crate::process::Process;
 use crate::progress::{seconds, wait_for};
 pub use accelerator::Accelerator;
+pub use gpu::Gpu;
 use guest_agent::GuestAgent;
 pub use guest_agent::Output;
+use hardware::Hardware;
 pub use options::{Disc, MachineOptions};
 use serial::Serial;
 pub use serial::{Line, Listener};
@@ -30,23 +32,18 @@ pub use serial::{Line, Listener};
 /// The address of the host in QEMU's user-mode network.
 pub const HOST: &str = "10.0.2.2";
 
-/// Debian's cloud kernel has NVMe and ext4 built in. The rest saves time: what
-/// is switched off protects a kernel from its users, and this one has none.
-const KERNEL_LINE: &str = "console=ttyS0 rw root=/dev/nvme0n1 rootfstype=ext4 panic=5 net.ifnames=0 \
-    mitigations=off nokaslr tsc=reliable no_timer_check cryptomgr.notests lsm=capability audit=0";
-
 /// A virtual machine with a disk of its own.
 #[derive(Debug)]
 pub struct Machine {
     options: MachineOptions,
     directory: PathBuf,
-    kernel: PathBuf,
-    accelerator: Accelerator,
     started: Instant,
     serial: Serial,
     agent: GuestAgent,
     qemu: Process,
-    /// Removes the folder at last, after the process.
+    /// After the process, which asks for it.
+    hardware: Hardware,
+    /// Removes the folder at last.
     _folder: Option<tempfile::TempDir>,
 }
 
@@ -71,16 +68,16 @@ impl Machine {
     /// Starts it in a folder that has its disk.
     fn start_in(accelerator: Accelerator, kernel: &Path, options: MachineOptions, directory: &Path) -> Result<Self> {
         seed::write(&options, directory)?;
-        let qemu = start(accelerator, kernel, &options, directory)?;
+        let hardware = Hardware::new(accelerator, kernel, &options, directory)?;
+        let qemu = hardware.power_on(&options, directory)?;
         Ok(Self {
             serial: Serial::follow(directory, options.listener.clone())?,
             agent: GuestAgent::at(directory.join("agent.socket")),
             started: Instant::now(),
-            kernel: kernel.to_owned(),
             directory: directory.to_owned(),
             options,
-            accelerator,
             qemu,
+            hardware,
             _folder: None,
         })
     }
@@ -92,7 +89,7 @@ impl Machine {
 
     /// How its processors are made.
     pub fn accelerator(&self) -> Accelerator {
-        self.accelerator
+        self.hardware.accelerator
     }
 
     /// The process id of QEMU.
@@ -192,7 +189,7 @@ impl Machine {
 
     /// Boots the same disk again after [`Machine::power_off_hard`].
     pub fn power_on(&mut self) -> Result<()> {
-        self.qemu = start(self.accelerator, &self.kernel, &self.options, &self.directory)?;
+        self.qemu = self.hardware.power_on(&self.options, &self.directory)?;
         Ok(())
     }
 
@@ -211,7 +208,7 @@ impl Machine {
         let mut copy = Command::new("cp");
         copy.args(["--sparse=always", "--reflink=auto"]).arg(self.directory.join("disk.qcow2")).arg(folder.path());
         run(&mut copy, Duration::from_secs(120))?;
-        let mut machine = Self::start_in(self.accelerator, &self.kernel, options, folder.path())?;
+        let mut machine = Self::start_in(self.hardware.accelerator, &self.hardware.kernel, options, folder.path())?;
         machine._folder = Some(folder);
         Ok(machine)
     }
@@ -256,38 +253,4 @@ impl Machine {
 fn temporary() -> Result<tempfile::TempDir> {
     let keep = std::env::var_os("GPUK_VM_KEEP").is_some();
     Ok(tempfile::Builder::new().prefix("gpuk-machine-").disable_cleanup(keep).tempdir()?)
-}
-
-fn start(accelerator: Accelerator, kernel: &Path, options: &MachineOptions, directory: &Path) -> Result<Process> {
-    let program = find("qemu-system-x86_64").context("qemu-system-x86_64 is not installed")?;
-    let socket = directory.join("agent.socket");
-    if socket.exists() {
-        fs::remove_file(&socket)?;
-    }
-    let mut words: Vec<String> = Vec::new();
-    let mut add = |line: &str| words.extend(line.split_whitespace().map(str::to_owned));
-    add("-M q35,sata=off,smbus=off -nodefaults -no-user-config -display none");
-    add(accelerator.arguments());
-    add(&format!("-smp {} -m {}", options.processors, options.memory));
-    // Paths are relative to the machine's folder, where QEMU runs.
-    add("-chardev file,id=serial,path=serial.raw,append=on -device isa-serial,chardev=serial");
-    add("-device virtio-serial-pci -chardev socket,id=agent,path=agent.socket,server=on,wait=off");
-    add("-device virtserialport,chardev=agent,name=org.qemu.guest_agent.0 -device virtio-rng-pci");
-    // The host's page cache outlives QEMU: a power cut loses what the guest had not written, and no more.
-    add("-drive file=disk.qcow2,format=qcow2,if=none,id=root,cache=unsafe -device nvme,drive=root,serial=root");
-    if options.disc != Disc::None {
-        add("-drive file=seed.iso,format=raw,if=none,id=seed,readonly=on -device virtio-blk-pci,drive=seed");
-    }
-    add("-netdev user,id=network -device virtio-net-pci,netdev=network,romfile=");
-    let source = if options.disc == Disc::NoCloud { "ds=nocloud" } else { "" };
-    let line = format!("{KERNEL_LINE} {source} {}", options.kernel_line);
-    words.extend(["-kernel".to_owned(), kernel.display().to_string(), "-append".to_owned(), line]);
-    words.extend(options.firmware.iter().flat_map(|table| ["-smbios".to_owned(), table.clone()]));
-    let log = directory.join("qemu.log");
-    let Some(network) = &options.network else {
-        return Process::start("qemu", &program, &words, directory, &log, options.life);
-    };
-    let [enter, namespace] = network.prefix();
-    words.splice(0..0, [namespace, program.display().to_string()]);
-    Process::start("qemu", Path::new(&enter), &words, directory, &log, options.life)
 }

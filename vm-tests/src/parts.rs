@@ -2,6 +2,7 @@
 //! toolchain are enough to have the real ones anywhere.
 
 mod debian;
+mod qemu;
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -13,6 +14,7 @@ use anyhow::{Context as _, Result};
 use crate::cache::{Cache, Recipe};
 use crate::command::run;
 use crate::progress::timed;
+pub use qemu::Qemu;
 
 /// The version of Kubernetes that is built.
 pub const KUBERNETES: &str = "v1.34.4";
@@ -141,6 +143,11 @@ impl Parts {
             Containerd::Go2 => self.newest_containerd()?,
         };
         Ok(ContainerdBinaries { directory })
+    }
+
+    /// A QEMU that can have devices which another process plays; fetched only when a machine wants one.
+    pub fn qemu_for_played_devices(&self) -> Result<Qemu> {
+        qemu::newer(&self.cache)
     }
 
     fn newest_containerd(&self) -> Result<PathBuf> {

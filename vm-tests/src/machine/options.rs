@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::Listener;
+use super::{Gpu, Listener};
 use crate::network::Network;
 use crate::process::Life;
 
@@ -38,6 +38,8 @@ pub struct MachineOptions {
     pub memory: u32,
     /// Virtual processors.
     pub processors: u32,
+    /// Cards on its PCI bus, in the order of their addresses; they are played by this program.
+    pub gpus: Vec<Gpu>,
     /// How long it lives.
     pub life: Life,
     /// Sees each line of the serial console as it comes.
@@ -57,6 +59,7 @@ impl MachineOptions {
             network: None,
             memory: 1536,
             processors: 2,
+            gpus: Vec::new(),
             life: Life::default(),
             listener: Listener::default(),
         }

@@ -29,7 +29,7 @@ pub(super) fn containerd(cache: &Cache, suite: &str) -> Result<PathBuf> {
 
 fn unpack(archive: &Archive, suite: &str, directory: &Path) -> Result<()> {
     let root = directory.join("root");
-    fetch(archive, suite, &PACKAGES, &root)?;
+    fetch(archive, suite, &PACKAGES, Choice::Alone, &root)?;
     fs::create_dir(directory.join("bin"))?;
     for program in PROGRAMS {
         let places = ["usr/bin", "usr/sbin"].map(|folder| Path::new("../root").join(folder).join(program));
@@ -41,13 +41,22 @@ fn unpack(archive: &Archive, suite: &str, directory: &Path) -> Result<()> {
         // A newer release's runc wants a newer C library than this machine has, and containerd does not.
         let own = suite_of_this_machine()?;
         say(format_args!("the runc of Debian {suite} does not run here; {own}'s takes its place"));
-        fetch(archive, &own, &["runc"], &root)?;
+        fetch(archive, &own, &["runc"], Choice::Alone, &root)?;
     }
     Ok(())
 }
 
+/// Which packages to fetch besides those that are named.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Choice {
+    /// None: this machine's libraries will do.
+    Alone,
+    /// All that they depend on, the C library included.
+    WithAllTheyNeed,
+}
+
 /// Unpacks a release's packages into `root`, with an apt that knows nothing of this machine's packages.
-fn fetch(archive: &Archive, suite: &str, packages: &[&str], root: &Path) -> Result<()> {
+pub(super) fn fetch(archive: &Archive, suite: &str, packages: &[&str], choice: Choice, root: &Path) -> Result<()> {
     let state = tempfile::tempdir().context("making a folder for apt's state")?;
     let downloads = state.path().join("downloads");
     for folder in ["lists/partial", "cache/archives/partial", "downloads"] {
@@ -70,9 +79,21 @@ fn fetch(archive: &Archive, suite: &str, packages: &[&str], root: &Path) -> Resu
         run(&mut command, LIMIT)
     };
     apt(&["update"])?;
-    apt(&[&["download"], packages].concat())?;
-    for package in fs::read_dir(&downloads)? {
-        run(Command::new("dpkg-deb").arg("-x").arg(package?.path()).arg(root), LIMIT)?;
+    let fetched = match choice {
+        Choice::Alone => {
+            apt(&[&["download"], packages].concat())?;
+            downloads.clone()
+        }
+        Choice::WithAllTheyNeed => {
+            apt(&[&["install", "-y", "--download-only", "--no-install-recommends"], packages].concat())?;
+            state.path().join("cache/archives")
+        }
+    };
+    for file in fs::read_dir(&fetched)? {
+        let package = file?.path();
+        if package.extension().is_some_and(|end| end == "deb") {
+            run(Command::new("dpkg-deb").arg("-x").arg(package).arg(root), LIMIT)?;
+        }
     }
     Ok(())
 }

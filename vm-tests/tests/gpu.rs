@@ -1,0 +1,54 @@
+//! The agent counts GPUs as a real kernel shows them on the PCI bus, and nothing else that NVIDIA makes.
+
+use anyhow::{Context as _, Result, ensure};
+use serde_json::Value;
+use vm_tests::scene::{LIMIT, SHORT, Stage, watched};
+use vm_tests::{Gpu, Machine, MachineOptions};
+
+/// Vendor, device and class of every NVIDIA function, in the order of the addresses.
+const NVIDIA_FUNCTIONS: &str = "cd /sys/bus/pci/devices && for device in $(grep -l 0x10de */vendor | sort); do \
+    device=${device%/vendor}; echo $(cat $device/device $device/class $device/enable); done";
+
+/// The agent is on its own: no cluster, and its service has nothing to say here.
+const USER_DATA: &str = "#cloud-config\nbootcmd: [[systemctl, mask, --now, gpuk-agent]]\ngpuk:\n  cluster: {kind: none}\n";
+
+#[test]
+fn gpus_are_counted_and_audio_functions_and_switches_are_not() -> Result<()> {
+    let image = Stage::image()?;
+    let mut options = MachineOptions::new("i-gpu", USER_DATA);
+    options.gpus = vec![Gpu::AUDIO, Gpu::TESLA_T4, Gpu::NVSWITCH, Gpu::L4];
+    let mut machine = Machine::boot(&image, options)?;
+    watched(&mut machine, |machine| {
+        // 2 is "done, with warnings": cloud-init does not know the agent's key (cloud-init documentation, "status").
+        let status = machine.run("cloud-init status --wait", LIMIT)?;
+        ensure!(matches!(status.code, 0 | 2), "cloud-init failed: {}{}", status.stdout, status.stderr);
+        let seen = machine.check(NVIDIA_FUNCTIONS, SHORT)?;
+        let shown = "0x10f8 0x040300 0\n0x1eb8 0x030200 0\n0x22a3 0x068000 0\n0x27b8 0x030200 0\n";
+        ensure!(seen == shown, "the kernel shows other cards:\n{seen}");
+        let ranges = machine.check(
+            "head -4 /sys/bus/pci/devices/$(basename $(dirname $(grep -l 0x1eb8 /sys/bus/pci/devices/*/device)))/resource",
+            SHORT,
+        )?;
+        let bytes: Vec<u64> = ranges.lines().filter_map(size).collect();
+        ensure!(bytes == [16 << 20, 256 << 20, 32 << 20], "the T4 has other memory ranges:\n{ranges}");
+
+        let plan = machine.run("gpuk-agent plan --json", SHORT)?;
+        let steps: Value = serde_json::from_str(&plan.stdout).with_context(|| format!("reading the plan: {}", plan.stderr))?;
+        let steps = steps["steps"].as_array().context("a plan has steps")?;
+        let kubelet = steps.iter().find(|step| step["name"] == "kubelet").context("the plan has no step for the kubelet")?;
+        let flags = kubelet.to_string();
+        ensure!(
+            flags.contains("nvidia.com/gpu.count=2") && flags.contains("nvidia.com/gpu.present=true"),
+            "the kubelet would not say that there are two GPUs: {flags}"
+        );
+        Ok(())
+    })
+}
+
+/// Bytes of a line of `resource`: first and last address and flags, all zero where there is no range.
+fn size(line: &str) -> Option<u64> {
+    let number = |text: Option<&str>| u64::from_str_radix(text?.strip_prefix("0x")?, 16).ok();
+    let mut words = line.split_whitespace();
+    let (first, last) = (number(words.next())?, number(words.next())?);
+    (last > first).then(|| last - first + 1)
+}
