@@ -12,7 +12,6 @@ use crate::facts::{Facts, gather};
 use crate::host::Host;
 use crate::look::Look;
 use crate::role;
-use crate::show::complain;
 
 /// The operator's own file.
 pub const MAIN_FILE: &str = "/etc/gpuk/agent.toml";
@@ -55,8 +54,8 @@ impl Session {
         Look::new(&self.host, &self.config, &self.facts)
     }
 
-    /// Looks at the machine and reads the whole configuration.
-    pub async fn open(common: &Common, environment: Vec<(String, String)>) -> Result<Self, Trouble> {
+    /// Looks at the machine and reads the whole configuration; `say` hears when somebody is waited for.
+    pub async fn open(common: &Common, environment: Vec<(String, String)>, say: &dyn Fn(&str)) -> Result<Self, Trouble> {
         let host = Host::real(&common.root)?;
         let files = files(&host)?;
         let last = [Source::environment(environment), Source::flags(common.settings.clone())];
@@ -65,7 +64,7 @@ impl Session {
             let sources = role.into_iter().chain(files.iter().cloned()).chain(user_data).chain(last.iter().cloned());
             config::load(sources.collect()).map_err(Trouble::Configuration)
         };
-        let gathered = gather(&host, &layers(Vec::new(), None)?.config, &complain).await;
+        let gathered = gather(&host, &layers(Vec::new(), None)?.config, say).await;
         let mut without_user_data = gathered.without_user_data;
         let user_data = match gathered.user_data {
             Some(packed) => {
@@ -125,7 +124,7 @@ mod tests {
             std::fs::write(path, text).unwrap();
         }
         let common = Common { root: root.path().to_owned(), json: false, settings: Vec::new() };
-        match Session::open(&common, Vec::new()).await {
+        match Session::open(&common, Vec::new(), &|_| {}).await {
             Ok(session) => {
                 let setting = session.settings.iter().find(|setting| setting.key == "gpu.enabled").unwrap();
                 setting.origin.to_string()

@@ -37,11 +37,11 @@ async fn dispatch(cli: &Cli, environment: Vec<(String, String)>) -> Exit {
         Verb::Run => run::run(common, environment).await,
         Verb::Status => status::status(common),
         Verb::Timeline => timeline::timeline(common),
-        Verb::Doctor => match Session::open(common, environment).await {
+        Verb::Doctor => match Session::open(common, environment, &show::complain).await {
             Ok(session) => doctor::doctor(&session, common.json).await,
             Err(trouble) => doctor::cannot_start(&trouble, common.json),
         },
-        verb => match Session::open(common, environment).await {
+        verb => match Session::open(common, environment, &show::complain).await {
             Ok(session) => match verb {
                 Verb::Facts => facts::facts(&session, common.json),
                 Verb::Plan => plan::plan(&session, common.json).await,

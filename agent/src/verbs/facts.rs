@@ -1,9 +1,11 @@
 //! Everything that the agent decides rests on what it knows of the machine: here it is, with where each thing came from.
 
+use std::time::Duration;
+
 use serde::Serialize;
 
 use crate::cli::Exit;
-use crate::facts::{Facts, Gpu, Instance};
+use crate::facts::{Facts, Gpu, Instance, SourceTiming};
 use crate::identity;
 use crate::role::{self, Answer};
 use crate::session::Session;
@@ -68,6 +70,8 @@ fn human(report: &Report<'_>, style: Style) -> String {
     for unseen in &facts.unseen {
         table.row("not seen", unseen, "");
     }
+    let took: Vec<String> = facts.sources.iter().map(|source| format!("{} {}", source.name, milliseconds(source))).collect();
+    table.row("took", &took.join(", "), "");
     table.text
 }
 
@@ -102,6 +106,11 @@ fn gpu(gpu: &Gpu) -> String {
 fn size(bytes: u64) -> String {
     const GIB: u64 = 1 << 30;
     if bytes < GIB { format!("{} MiB", bytes >> 20) } else { format!("{:.1} GiB", bytes as f64 / GIB as f64) }
+}
+
+/// Most sources take less than a millisecond, which must not read as nothing.
+fn milliseconds(source: &SourceTiming) -> String {
+    format!("{:.1} ms", Duration::from_micros(source.took_microseconds).as_secs_f64() * 1000.0)
 }
 
 struct Table {

@@ -113,7 +113,7 @@ async fn one_round(common: &Common, environment: Vec<(String, String)>, stop: &S
         }
     };
     let Some(_lock) = round::lock(&host)? else { return Ok(Outcome::Taken) };
-    let session = match Session::open(common, environment).await {
+    let session = match Session::open(common, environment, &waiting).await {
         Ok(session) => session,
         Err(trouble) => {
             super::say(&trouble, false);
@@ -143,6 +143,14 @@ async fn one_round(common: &Common, environment: Vec<(String, String)>, stop: &S
     } else {
         Outcome::Waits
     })
+}
+
+/// Whoever looks at the console of a machine that does not come up must see what it waits for.
+fn waiting(text: &str) {
+    complain(text);
+    if service::is_unit() {
+        service::console(&format!("gpuk-agent: {text}\n"));
+    }
 }
 
 /// A watch over everything that a step cares about, and the configuration. Without one the slow look finds drift alone.
