@@ -1,7 +1,5 @@
 //! Each cloud has its own paths, headers and manners.
 
-use std::str::FromStr;
-
 use crate::http::{Answer, Request};
 use crate::machine::Machine;
 use crate::token::Ledger;
@@ -37,9 +35,6 @@ pub enum Tokens {
 
 impl Cloud {
     pub(crate) fn answer(self, machine: &Machine, request: &Request, ledger: &mut Ledger) -> Answer {
-        if let Some(text) = machine.documents.get(&request.path) {
-            return Answer::text(text.clone());
-        }
         match self {
             Self::Ec2(tokens) => ec2::answer(tokens, machine, request, ledger),
             Self::Gce => gce::answer(machine, request),
@@ -48,26 +43,5 @@ impl Cloud {
             Self::Linode => linode::answer(machine, request, ledger),
             Self::NoCloud => nocloud::answer(machine, request),
         }
-    }
-}
-
-impl FromStr for Cloud {
-    type Err = String;
-
-    fn from_str(word: &str) -> Result<Self, String> {
-        Ok(match word {
-            "ec2" => Self::Ec2(Tokens::Required),
-            "ec2-optional-token" => Self::Ec2(Tokens::Optional),
-            "ec2-compatible" => Self::Ec2(Tokens::Unknown(404)),
-            "gce" => Self::Gce,
-            "azure" => Self::Azure,
-            "openstack" => Self::OpenStack,
-            "linode" => Self::Linode,
-            "nocloud" => Self::NoCloud,
-            _ => {
-                let known = "ec2, ec2-optional-token, ec2-compatible, gce, azure, openstack, linode, nocloud";
-                return Err(format!("there is no cloud {word:?}; right would be one of {known}"));
-            }
-        })
     }
 }

@@ -2,13 +2,10 @@
 
 use std::collections::BTreeMap;
 
-use serde::{Deserialize, Deserializer};
-
 use crate::cloud::Cloud;
 
-/// One machine as its cloud describes it; in JSON with the keys in kebab-case.
-#[derive(Clone, Debug, Deserialize)]
-#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+/// One machine as its cloud describes it.
+#[derive(Clone, Debug)]
 pub struct Machine {
     /// E.g. `i-0123456789abcdef0` (EC2), digits (GCE, Linode), a UUID (Azure, OpenStack).
     pub instance_id: String,
@@ -17,7 +14,6 @@ pub struct Machine {
     /// E.g. `eu-west-1`.
     pub region: String,
     /// E.g. `eu-west-1a`; on Azure the digit alone. `None`: the cloud has no zones there.
-    #[serde(default)]
     pub zone: Option<String>,
     /// E.g. `g4dn.xlarge`.
     pub instance_type: String,
@@ -26,30 +22,19 @@ pub struct Machine {
     /// The MAC address of its first interface.
     pub mac: String,
     /// Tags (EC2, Azure, Linode), attributes (GCE), `meta` (OpenStack), further keys of `meta-data` (NoCloud).
-    #[serde(default)]
     pub tags: BTreeMap<String, String>,
-    /// In JSON a text. Empty: it was given none.
-    #[serde(default, deserialize_with = "bytes_of_text")]
+    /// Empty: it was given none.
     pub user_data: Vec<u8>,
     /// For NoCloud and OpenStack. Empty: it was given none.
-    #[serde(default, deserialize_with = "bytes_of_text")]
     pub vendor_data: Vec<u8>,
     /// SSH keys by name (EC2, OpenStack).
-    #[serde(default)]
     pub public_keys: BTreeMap<String, String>,
     /// GCE's project.
-    #[serde(default)]
     pub project: String,
     /// Azure's subscription, a UUID.
-    #[serde(default)]
     pub subscription: String,
     /// Azure's resource group.
-    #[serde(default)]
     pub resource_group: String,
-    /// Further documents by path, e.g. `/latest/meta-data/spot/instance-action`; they are answered to anyone, before
-    /// anything else is looked at.
-    #[serde(default)]
-    pub documents: BTreeMap<String, String>,
 }
 
 impl Machine {
@@ -78,7 +63,6 @@ impl Machine {
             project: "example-project".to_owned(),
             subscription: "8d10da13-8125-4ba9-a717-bf7490507b3d".to_owned(),
             resource_group: "example-group".to_owned(),
-            documents: BTreeMap::new(),
         }
     }
 
@@ -86,8 +70,4 @@ impl Machine {
     pub fn config_drive(&self) -> Vec<(String, Vec<u8>)> {
         crate::openstack::config_drive(self)
     }
-}
-
-fn bytes_of_text<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<u8>, D::Error> {
-    String::deserialize(deserializer).map(String::into_bytes)
 }

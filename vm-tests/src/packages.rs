@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail, ensure};
 
-use crate::command::{finish, run};
+use crate::command::run;
 use crate::progress::{say, timed};
 
 /// Programs and the package that has each.
@@ -18,10 +18,9 @@ const NEEDED: &[(&str, &str)] = &[
     ("genisoimage", "genisoimage"),
     ("mke2fs", "e2fsprogs"),
     ("debugfs", "e2fsprogs"),
-    ("musl-gcc", "musl-tools"),
-    ("gcc", "gcc"),
     ("setpriv", "util-linux"),
     ("openssl", "openssl"),
+    ("ip", "iproute2"),
     ("busybox", "busybox-static"),
 ];
 
@@ -33,8 +32,6 @@ const OLDEST_QEMU: u32 = 10;
 
 /// Toolchains that are presupposed, and where to read how to get them.
 const PRESUPPOSED: &[(&str, &str)] = &[("go", "Go 1.26.6 or newer"), ("cargo", "Rust 1.95 or newer, with rustup")];
-
-const RUST_TARGET: &str = "x86_64-unknown-linux-musl";
 
 /// The Debian packages that building and running needs.
 #[derive(Debug)]
@@ -81,7 +78,7 @@ impl Packages {
                 if self.qemu.is_empty() { Ok(()) } else { install_qemu(&self.qemu) }
             })?;
         }
-        install_rust_target()
+        Ok(())
     }
 }
 
@@ -112,20 +109,6 @@ fn install_qemu(packages: &[&str]) -> Result<()> {
         "QEMU {OLDEST_QEMU} or newer is needed, and neither {suite} nor {backports} has it"
     );
     Ok(())
-}
-
-fn install_rust_target() -> Result<()> {
-    if find("rustup").is_none() {
-        return Ok(()); // The distribution's own Rust brings its targets as packages.
-    }
-    let limit = Duration::from_secs(300);
-    let installed = finish(Command::new("rustup").args(["target", "list", "--installed"]), b"", limit)?;
-    if installed.stdout.lines().any(|line| line == RUST_TARGET) {
-        return Ok(());
-    }
-    timed(&format!("installing the Rust target {RUST_TARGET}"), || {
-        run(Command::new("rustup").args(["target", "add", RUST_TARGET]), limit).map(drop)
-    })
 }
 
 /// Where a program lies: in `$PATH`, or where only root's `$PATH` leads.

@@ -1,5 +1,6 @@
 //! A scene is a cluster, a blank machine with the agent in its image, and user-data that holds the agent's configuration and nothing else.
 
+use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
@@ -131,9 +132,25 @@ pub fn doctor(machine: &mut Machine) -> Result<Output> {
     machine.run("gpuk-agent doctor", SHORT)
 }
 
-/// Waits until the agent calls the node ready.
+/// Waits until the agent calls the node ready, and does so in this boot: what a disk says may be older.
 pub fn wait_for_agent(machine: &mut Machine, limit: Duration) -> Result<()> {
-    wait_for("the agent to call the node ready", limit, || Ok((status(machine)?["phase"] == "ready").then_some(())))
+    let boot = machine.boot_id(limit)?;
+    wait_for("the agent to call the node ready", limit, || {
+        let timeline = machine.run("gpuk-agent timeline --json", SHORT)?;
+        let timeline: Value = serde_json::from_str(&timeline.stdout).context("reading the agent's timeline")?;
+        let round = timeline["rounds"].as_array().and_then(|rounds| rounds.last());
+        let now = round.is_some_and(|round| round["bootId"] == boot.as_str());
+        Ok((now && status(machine)?["phase"] == "ready").then_some(()))
+    })
+}
+
+/// The lines of `after` that are not in `before`, and those that are gone.
+pub fn changed(before: &str, after: &str) -> Vec<String> {
+    let (old, new): (HashSet<&str>, HashSet<&str>) = (before.lines().collect(), after.lines().collect());
+    let mut changed: Vec<String> = new.difference(&old).map(|line| format!("+ {line}")).collect();
+    changed.extend(old.difference(&new).map(|line| format!("- {line}")));
+    changed.sort();
+    changed
 }
 
 /// Everything that a person wants to see of a machine on which something failed.

@@ -2,7 +2,7 @@
 
 use anyhow::{Result, ensure};
 use vm_tests::progress::{say, seconds};
-use vm_tests::scene::{LIMIT, SHORT, Stage, doctor, wait_for_agent, watched};
+use vm_tests::scene::{LIMIT, SHORT, Stage, changed, doctor, wait_for_agent, watched};
 use vm_tests::{ClusterOptions, Machine, MachineOptions};
 
 /// From now on each start of kubeadm is written down.
@@ -61,8 +61,8 @@ fn second_run(machine: &mut Machine) -> Result<()> {
     let output = machine.run("gpuk-agent up", LIMIT)?;
     ensure!(output.code == 0, "a second run ended with {}:\n{}{}", output.code, output.stdout, output.stderr);
     let after = machine.check(files, SHORT)?;
-    let changed: Vec<&str> = after.lines().filter(|line| !before.lines().any(|other| other == *line)).collect();
-    ensure!(changed.is_empty() && before.lines().count() == after.lines().count(), "a second run changed files: {changed:#?}");
+    let changed = changed(&before, &after);
+    ensure!(changed.is_empty(), "a second run changed files: {changed:#?}");
     let started = machine.check(KUBEADM_WAS_STARTED, SHORT)?;
     ensure!(started.is_empty(), "a second run started kubeadm: {started}");
     Ok(())

@@ -2,7 +2,7 @@
 
 use anyhow::{Result, ensure};
 use vm_tests::progress::wait_for;
-use vm_tests::scene::{LIMIT, SHORT, Stage, doctor, status, wait_for_agent, watched};
+use vm_tests::scene::{LIMIT, SHORT, Stage, changed, doctor, status, wait_for_agent, watched};
 use vm_tests::{ClusterOptions, Machine, MachineOptions};
 
 /// The mark of an image that EKS made. Nothing else says that this node is managed.
@@ -45,8 +45,8 @@ fn an_observed_node_is_reported_on_and_stays_as_it_is() -> Result<()> {
         ensure!(facts.contains("observed, because EKS: /etc/eks is there"), "{facts}");
         machine.check("gpuk-agent up", SHORT)?;
         let after = machine.check(FILES, SHORT)?;
-        let changed: Vec<&str> = after.lines().filter(|line| !before.lines().any(|other| other == *line)).collect();
-        ensure!(changed.is_empty() && before.lines().count() == after.lines().count(), "the disk was changed: {changed:#?}");
+        let changed = changed(&before, &after);
+        ensure!(changed.is_empty(), "the disk was changed: {changed:#?}");
 
         // What the cluster sees is all that it leaves behind.
         let node = stage.cluster.node("ip-10-0-0-7")?.unwrap_or_default();

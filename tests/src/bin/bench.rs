@@ -84,7 +84,8 @@ struct Table {
 impl Table {
     fn row(&mut self, what: &str, goal: f64, figure: f64, unit: &str) {
         let met = figure <= goal;
-        self.all_met &= met || matches!(unit, "ms" | "%");
+        // Times depend on the machine; ten times the goal does not.
+        self.all_met &= met || (matches!(unit, "ms" | "%") && figure <= 10.0 * goal);
         println!("{:<52} {goal:>9.3} {figure:>9.3} {unit:<4} {}", what, if met { "met" } else { "MISSED" });
     }
 }
