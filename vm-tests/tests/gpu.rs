@@ -1,9 +1,13 @@
-//! The agent counts GPUs as a real kernel shows them on the PCI bus, and nothing else that NVIDIA makes.
+//! The agent counts GPUs as a real kernel shows them on the PCI bus, and nothing else that NVIDIA makes; on a cloud its facts say
+//! what the machine is.
 
 use anyhow::{Context as _, Result, ensure};
+use metadata_stand_in::{Cloud, Machine as Instance, Tokens};
 use serde_json::Value;
+use vm_tests::clouds::{Place, for_clouds};
+use vm_tests::progress::say;
 use vm_tests::scene::{LIMIT, SHORT, Stage, watched};
-use vm_tests::{Gpu, Machine, MachineOptions};
+use vm_tests::{Gpu, Machine};
 
 /// Vendor, device and class of every NVIDIA function, in the order of the addresses.
 const NVIDIA_FUNCTIONS: &str = "cd /sys/bus/pci/devices && for device in $(grep -l 0x10de */vendor | sort); do \
@@ -14,10 +18,14 @@ const USER_DATA: &str = "#cloud-config\nbootcmd: [[systemctl, mask, --now, gpuk-
 
 #[test]
 fn gpus_are_counted_and_audio_functions_and_switches_are_not() -> Result<()> {
-    let image = Stage::image()?;
-    let mut options = MachineOptions::new("i-gpu", USER_DATA);
+    let cloud = Cloud::Ec2(Tokens::Required);
+    let mut instance = Instance { user_data: USER_DATA.as_bytes().to_vec(), ..Instance::example(cloud) };
+    instance.tags.insert("gpuk:role".to_owned(), "worker".to_owned());
+    let mut place = Place::new(cloud, instance, &[])?;
+    place.open()?;
+    let mut options = place.machine();
     options.gpus = vec![Gpu::AUDIO, Gpu::TESLA_T4, Gpu::NVSWITCH, Gpu::L4];
-    let mut machine = Machine::boot(&image, options)?;
+    let mut machine = Machine::boot(&for_clouds(&Stage::image()?)?, options)?;
     watched(&mut machine, |machine| {
         // 2 is "done, with warnings": cloud-init does not know the agent's key (cloud-init documentation, "status").
         let status = machine.run("cloud-init status --wait", LIMIT)?;
@@ -31,6 +39,15 @@ fn gpus_are_counted_and_audio_functions_and_switches_are_not() -> Result<()> {
         )?;
         let bytes: Vec<u64> = ranges.lines().filter_map(size).collect();
         ensure!(bytes == [16 << 20, 256 << 20, 32 << 20], "the T4 has other memory ranges:\n{ranges}");
+
+        let facts = machine.run("gpuk-agent facts", SHORT)?;
+        say(&facts.stdout);
+        ensure!(facts.code == 0, "not everything was seen: {}", facts.stderr);
+        let role = "worker, gpu, because tag gpuk:role=worker and 2 NVIDIA GPUs from 0000:";
+        ensure!(facts.stdout.contains(role), "the facts say something else of the role");
+        for line in ["Tesla T4 at 0000:", "L4 at 0000:", "i-0123456789abcdef0  (http://169.254.169.254"] {
+            ensure!(facts.stdout.contains(line), "the facts have no line with {line:?}");
+        }
 
         let plan = machine.run("gpuk-agent plan --json", SHORT)?;
         let steps: Value = serde_json::from_str(&plan.stdout).with_context(|| format!("reading the plan: {}", plan.stderr))?;
