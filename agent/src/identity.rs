@@ -85,6 +85,21 @@ pub fn name(look: Look<'_>) -> Option<String> {
     Some(of(look).ok()?.ok()?.name)
 }
 
+/// Whether the kubelet may start from what is on the disk, also before the step `identity` had its turn: not with credentials that are,
+/// or may be, another node's. Where no decision was ever kept, nothing tells whose they are.
+pub fn kubelet_may_start(look: Look<'_>) -> bool {
+    let (Ok(identity), Ok(certificate)) = (of(look), NodeCertificate::read(look)) else { return false };
+    match identity {
+        Ok(identity) => {
+            let origin = identity.decision.as_ref().and_then(|decision| decision.copied_from.as_ref());
+            let foreign = origin.and_then(|origin| origin.certificate.as_ref());
+            let is_foreign = certificate.is_some_and(|certificate| Some(&certificate.digest) == foreign);
+            !identity.is_new_copy() && !is_foreign
+        }
+        Err(_) => matches!(Decision::read(look), Ok(None)),
+    }
+}
+
 /// Whether a Node object with these ids (`nodeInfo.machineID`, `nodeInfo.systemUUID`) is this machine's. A copied disk has the
 /// machine id of its origin, so the firmware's UUID decides where both say one. `None` when the object has no id at all.
 pub fn is_ours(machine_id: &str, system_uuid: &str, facts: &Facts) -> Option<bool> {

@@ -5,7 +5,7 @@
 use std::path::Path;
 
 use super::*;
-use crate::facts::{Facts, Instance};
+use crate::facts::{Dmi, Facts, Instance};
 use crate::host::Host;
 use crate::host::units::{ScriptedUnits, UnitState};
 use crate::identity::decision::Decision;
@@ -39,16 +39,24 @@ impl Machine {
         machine.write(KUBECONFIGS[0], "kubeconfig");
         machine.write(KUBECONFIGS[1], "bootstrap");
         machine.write("/etc/kubernetes/pki/ca.crt", "the cluster's");
-        let origin = Decision {
+        machine.kept(Self::origin());
+        machine
+    }
+
+    /// What i-1 decided.
+    fn origin() -> Decision {
+        Decision {
             instance_id: "i-1".to_owned(),
             cloud: "ec2".to_owned(),
             node: "gpu-1".to_owned(),
             template: "{instance-id}".to_owned(),
             joined: true,
             ..Decision::default()
-        };
-        machine.write(DECISION_FILE, &serde_json::to_string(&origin).unwrap());
-        machine
+        }
+    }
+
+    fn kept(&self, decision: Decision) {
+        self.write(DECISION_FILE, &serde_json::to_string(&decision).unwrap());
     }
 
     fn host(&self) -> Host {
@@ -58,11 +66,20 @@ impl Machine {
         host
     }
 
+    fn facts(&self) -> Facts {
+        let instance = Instance { cloud: "ec2", id: self.instance.to_owned(), ..Instance::default() };
+        Facts { instance: Some(instance), ..Facts::default() }
+    }
+
     async fn check(&self) -> Status {
         let config = crate::config::load(Vec::new()).unwrap().config;
-        let instance = Instance { cloud: "ec2", id: self.instance.to_owned(), ..Instance::default() };
-        let facts = Facts { instance: Some(instance), ..Facts::default() };
-        OwnIdentity.check(Look::new(&self.host(), &config, &facts)).await.unwrap()
+        OwnIdentity.check(Look::new(&self.host(), &config, &self.facts())).await.unwrap()
+    }
+
+    /// Who it is by what is on its disk now.
+    fn name(&self) -> String {
+        let config = crate::config::load(Vec::new()).unwrap().config;
+        identity::of(Look::new(&self.host(), &config, &self.facts())).unwrap().unwrap().name
     }
 
     /// Makes the first changes of what the step wants; how many it wanted.
@@ -150,13 +167,41 @@ async fn stopped_at_any_change_the_next_look_ends_where_the_whole_would_have() {
             machine.apply(stopped_after).await;
             // After a crash the kubelet may or may not run.
             machine.kubelet = if stopped_after % 2 == 0 { "active" } else { "inactive" };
-            let name = |status: &Status| format!("{status:?}").contains("gpu-1: ");
-            assert!(!name(&machine.check().await), "stopped after {stopped_after}: it goes by the other's name");
+            assert_eq!(machine.name(), "i-2", "stopped after {stopped_after}: it goes by the other's name");
             machine.apply(usize::MAX).await;
             assert!(matches!(machine.check().await, Status::Ready(_)), "stopped after {stopped_after}");
             assert_eq!(machine.files(), whole.files(), "stopped after {stopped_after}");
         }
     }
+}
+
+#[tokio::test]
+async fn no_kubelet_starts_with_another_nodes_credentials_while_the_platform_is_silent() {
+    const UUID: &str = "4c4c4544-0042-3510-8052-b3c04f4b4e32";
+    let may_start = |machine: &Machine, instance: Option<&str>, uuid: &str| {
+        let config = crate::config::load(Vec::new()).unwrap().config;
+        let instance = instance.map(|id| Instance { cloud: "ec2", id: id.to_owned(), ..Instance::default() });
+        let dmi = Dmi { product_uuid: Some(uuid.to_owned()), ..Dmi::default() };
+        identity::kubelet_may_start(Look::new(&machine.host(), &config, &Facts { instance, dmi, ..Facts::default() }))
+    };
+    let machine = Machine::copy();
+    machine.kept(Decision { product_uuid: Some(UUID.to_owned()), ..Machine::origin() });
+    let other = "ec2f1a2b-0034-5210-8051-cac04f4a4e32";
+    assert!(may_start(&machine, Some("i-1"), UUID), "its own disk");
+    assert!(may_start(&machine, None, UUID), "its own disk, and nobody names the instance");
+    assert!(!may_start(&machine, Some("i-2"), other), "a copy");
+    assert!(!may_start(&machine, None, other), "a copy, and nobody names the instance");
+    machine.write(DECISION_FILE, "{");
+    assert!(!may_start(&machine, Some("i-1"), UUID), "nobody knows");
+    // The credentials are not all gone when the decision is kept already.
+    let machine = Machine::copy();
+    machine.apply(2).await;
+    assert!(!may_start(&machine, Some("i-2"), other), "cut off");
+    machine.apply(usize::MAX).await;
+    assert!(may_start(&machine, Some("i-2"), other), "nothing of the other's is left");
+    // Nothing was ever decided here.
+    let fresh = Machine { folder: tempfile::tempdir().unwrap(), instance: "", kubelet: "inactive" };
+    assert!(may_start(&fresh, None, other));
 }
 
 #[tokio::test]
