@@ -2,7 +2,7 @@
 
 mod gather;
 pub mod gpu;
-mod marks;
+pub mod marks;
 mod models;
 pub mod pci;
 mod pci_ids;

@@ -16,9 +16,6 @@ const CERTIFICATES: &str = "/var/lib/kubelet/pki";
 /// What a kubelet starts from, besides its certificates (kubeadm, "Implementation details").
 const KUBECONFIGS: [&str; 2] = [KUBELET_KUBECONFIG, "/etc/kubernetes/bootstrap-kubelet.conf"];
 
-/// Either of them makes a machine a part of the control plane.
-const CONTROL_PLANE: [&str; 2] = ["/etc/kubernetes/manifests/kube-apiserver.yaml", "/var/lib/etcd/member"];
-
 /// The node's name is decided and kept, and nobody else's credentials are on its disk.
 pub struct OwnIdentity;
 
@@ -48,7 +45,7 @@ impl Step for OwnIdentity {
             None => Vec::new(),
         };
         if let Some(origin) = decision.copied_from.as_ref().filter(|_| identity.is_new_copy() || !foreign.is_empty())
-            && let Some(finding) = copied_control_plane(look, origin)?
+            && let Some(finding) = copied_control_plane(look, origin)
         {
             return Ok(Status::Broken(finding));
         }
@@ -119,21 +116,17 @@ fn foreign_credentials(look: Look<'_>, origin: &Origin, is_new: bool) -> Result<
 }
 
 /// A second etcd member of one name would take the cluster down: that is for a person to decide.
-fn copied_control_plane(look: Look<'_>, origin: &Origin) -> Result<Option<Finding>> {
-    for path in CONTROL_PLANE {
-        if look.exists(path)? {
-            return Ok(Some(Finding::new(
-                "control-plane-copied",
-                "This disk is a copy of a control plane node, and is not touched",
-                format!("{DECISION_FILE} is of {}, this is another instance, and there is {path}", words(origin)),
-                format!(
-                    "if that node lives, make this one a new one: kubeadm reset, then gpuk-agent up; \
-                     if this machine takes the place of that node, which is gone: rm {DECISION_FILE}, then gpuk-agent up"
-                ),
-            )));
-        }
-    }
-    Ok(None)
+fn copied_control_plane(look: Look<'_>, origin: &Origin) -> Option<Finding> {
+    let path = look.facts.marks.control_plane.as_ref()?;
+    Some(Finding::new(
+        "control-plane-copied",
+        "This disk is a copy of a control plane node, and is not touched",
+        format!("{DECISION_FILE} is of {}, this is another instance, and there is {path}", words(origin)),
+        format!(
+            "if that node lives, make this one a new one: kubeadm reset, then gpuk-agent up; \
+             if this machine takes the place of that node, which is gone: rm {DECISION_FILE}, then gpuk-agent up"
+        ),
+    ))
 }
 
 #[cfg(test)]

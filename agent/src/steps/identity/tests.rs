@@ -5,7 +5,7 @@
 use std::path::Path;
 
 use super::*;
-use crate::facts::{Dmi, Facts, Instance};
+use crate::facts::{Dmi, Facts, Instance, marks};
 use crate::host::Host;
 use crate::host::units::{ScriptedUnits, UnitState};
 use crate::identity::decision::Decision;
@@ -68,7 +68,9 @@ impl Machine {
 
     fn facts(&self) -> Facts {
         let instance = Instance { cloud: "ec2", id: self.instance.to_owned(), ..Instance::default() };
-        Facts { instance: Some(instance), ..Facts::default() }
+        let config = crate::config::load(Vec::new()).unwrap().config;
+        let marks = marks::marks(Look::new(&self.host(), &config, &Facts::default())).unwrap();
+        Facts { instance: Some(instance), marks, ..Facts::default() }
     }
 
     async fn check(&self) -> Status {
