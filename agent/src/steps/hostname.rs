@@ -90,20 +90,9 @@ pub fn differences(look: Look<'_>, name: &str) -> Result<Vec<(String, Change)>> 
     Ok(differences)
 }
 
-/// The name, where it is from, and who would have had another one.
+/// The name, who says so, and whether cloud-init would have had another one.
 fn evidence(look: Look<'_>, identity: &Identity) -> Result<String> {
-    let source = look.facts.instance.as_ref().map_or("the configuration", |instance| instance.source.as_str());
-    let mut evidence = format!("{}, from {source}", identity.name);
-    let decision = identity.decision.as_ref();
-    let instead_of = decision.and_then(|decision| decision.instead_of.as_ref());
-    if let Some(taken) = instead_of {
-        evidence.push_str(&format!("; another machine has {taken}"));
-    }
-    if let Some(other) = identity.would_be.as_ref().filter(|other| Some(*other) != instead_of) {
-        let joined = decision.is_some_and(|decision| decision.joined);
-        let why = if joined { "a joined node keeps its name" } else { "a name once chosen is kept" };
-        evidence.push_str(&format!("; node.name would now give {other}; {why}"));
-    }
+    let mut evidence = format!("{}: {}", identity.name, identity.because);
     if look.exists(CLOUD_INIT)? {
         let mut wanted = opinions::all(look).into_iter().rev().filter(|opinion| opinion.is_cloud_inits);
         if let Some(opinion) = wanted.next().filter(|opinion| !opinion.is_for(&identity.name)) {

@@ -38,7 +38,7 @@ impl Step for OwnIdentity {
             Ok(identity) => identity,
             Err(finding) => return Ok(Status::Broken(finding)),
         };
-        let Some(decision) = &identity.decision else { return Ok(Status::Ready(evidence(&identity))) };
+        let Some(decision) = &identity.decision else { return Ok(Status::Ready(evidence(look, &identity))) };
         let keep = (identity.kept.as_ref() != Some(decision)).then(|| decision.change()).transpose()?;
         let foreign = match &decision.copied_from {
             Some(origin) => foreign_credentials(look, origin, identity.is_new_copy())?,
@@ -54,7 +54,7 @@ impl Step for OwnIdentity {
                 Some(change) => {
                     Status::pending(format!("the name {} is not kept yet ({})", identity.name, identity.because), vec![change])
                 }
-                None => Status::Ready(evidence(&identity)),
+                None => Status::Ready(evidence(look, &identity)),
             });
         }
         let mut changes = Vec::new();
@@ -84,10 +84,28 @@ fn words(origin: &Origin) -> String {
     format!("instance {} (node {})", origin.instance_id, origin.node)
 }
 
-fn evidence(identity: &Identity) -> String {
-    let copied = identity.decision.as_ref().and_then(|decision| decision.copied_from.as_ref());
-    let copied = copied.map_or_else(String::new, |origin| format!("; the disk was copied from {}", words(origin)));
-    format!("{}: {}{copied}", identity.name, identity.because)
+/// Which instance this is, and what would have given the node another name. Why it has its name says the step `hostname`.
+fn evidence(look: Look<'_>, identity: &Identity) -> String {
+    let named = look.facts.instance.as_ref().filter(|instance| Some(&instance.id) == identity.instance_id.as_ref());
+    let mut evidence = match (named, &identity.instance_id) {
+        (Some(instance), _) => format!("instance {}, from {}", instance.id, instance.source),
+        (None, Some(kept)) => format!("instance {kept}, as {DECISION_FILE} has it"),
+        (None, None) => "nothing names the instance".to_owned(),
+    };
+    let decision = identity.decision.as_ref();
+    if let Some(origin) = decision.and_then(|decision| decision.copied_from.as_ref()) {
+        evidence.push_str(&format!("; the disk was copied from {}", words(origin)));
+    }
+    let instead_of = decision.and_then(|decision| decision.instead_of.as_ref());
+    if let Some(taken) = instead_of {
+        evidence.push_str(&format!("; another machine has the name {taken}"));
+    }
+    if let Some(other) = identity.would_be.as_ref().filter(|other| Some(*other) != instead_of) {
+        let joined = decision.is_some_and(|decision| decision.joined);
+        let why = if joined { "a joined node keeps its name" } else { "a name once chosen is kept" };
+        evidence.push_str(&format!("; node.name would now give {other}; {why}"));
+    }
+    evidence
 }
 
 /// The files of the other node's membership that are still here, in the order in which they go: what tells that they are the other

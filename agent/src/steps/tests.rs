@@ -2,7 +2,8 @@
 
 use std::path::Path;
 
-use super::{hostname::Hostname, kernel::Kernel, kubelet::Kubelet, node::Node, observed::Observed};
+use super::join::fixtures;
+use super::{hostname::Hostname, identity::OwnIdentity, kernel::Kernel, kubelet::Kubelet, node::Node, observed::Observed};
 use crate::config::{self, Source};
 use crate::facts::{Facts, Gpu, Instance};
 use crate::host::Host;
@@ -261,31 +262,58 @@ async fn the_hostname_step_says_who_else_names_the_machine() {
     ]);
     settles(&Hostname, &host, &facts(), "").await;
     let Status::Ready(evidence) = check(&Hostname, &host, &facts(), "").await else { unreachable!() };
-    assert_eq!(evidence, "i-1, from the seed; cloud-init wanted ip-10-0-0-5 and is told not to");
+    assert_eq!(evidence, "i-1: node.name is \"{instance-id}\"; cloud-init wanted ip-10-0-0-5 and is told not to");
     // No cloud-init, no word about it.
     let (_root, host) =
         machine(&[("etc/hostname", "i-1\n"), ("etc/hosts", "127.0.1.1 i-1\n"), ("proc/sys/kernel/hostname", "i-1\n")]);
-    assert_eq!(check(&Hostname, &host, &facts(), "").await, Status::Ready("i-1, from the seed".to_owned()));
+    assert_eq!(check(&Hostname, &host, &facts(), "").await, Status::Ready("i-1: node.name is \"{instance-id}\"".to_owned()));
+}
+
+#[tokio::test]
+async fn the_name_is_said_to_be_from_where_it_is() {
+    let named = |name: &str| {
+        [
+            ("etc/hostname", format!("{name}\n")),
+            ("etc/hosts", format!("127.0.1.1 {name}\n")),
+            ("proc/sys/kernel/hostname", format!("{name}\n")),
+        ]
+    };
+    for (name, configuration, certificate, because) in [
+        ("gpu-7", "[node]\nname = \"gpu-7\"\n", "", "node.name is \"gpu-7\""),
+        ("gpu-1", "", fixtures::NODE_CERTIFICATE, "the kubelet's certificate is for it"),
+    ] {
+        let files = named(name);
+        let files: Vec<(&str, &str)> = files.iter().map(|(path, text)| (*path, text.as_str())).collect();
+        let (_root, host) =
+            machine(&[files.as_slice(), &[("var/lib/kubelet/pki/kubelet-client-current.pem", certificate)]].concat());
+        assert_eq!(check(&Hostname, &host, &facts(), configuration).await, Status::Ready(format!("{name}: {because}")));
+    }
 }
 
 #[tokio::test]
 async fn a_kept_name_is_told_from_what_the_template_would_give_now() {
-    let kept = |joined: bool| {
+    let json = |joined: bool| {
         format!(
             "{{\"instanceId\": \"i-1\", \"cloud\": \"nocloud\", \"node\": \"old\", \"template\": \"{{instance-id}}\", \"joined\": {joined}}}"
         )
     };
     let (root, host) = machine(&[
-        ("var/lib/gpuk-agent/identity.json", &kept(true)),
+        ("var/lib/gpuk-agent/identity.json", &json(true)),
         ("etc/hostname", "old\n"),
         ("etc/hosts", "127.0.1.1 old\n"),
         ("proc/sys/kernel/hostname", "old\n"),
     ]);
-    let Status::Ready(evidence) = check(&Hostname, &host, &facts(), "[node]\nname = \"new\"\n").await else { unreachable!() };
-    assert_eq!(evidence, "old, from the seed; node.name would now give new; a joined node keeps its name");
-    std::fs::write(root.path().join("var/lib/gpuk-agent/identity.json"), kept(false)).unwrap();
-    let Status::Ready(evidence) = check(&Hostname, &host, &facts(), "").await else { unreachable!() };
-    assert!(evidence.ends_with("; node.name would now give i-1; a name once chosen is kept"), "{evidence}");
+    let ready = async |step: &dyn Step, configuration: &str| match check(step, &host, &facts(), configuration).await {
+        Status::Ready(evidence) => evidence,
+        other => unreachable!("{other:?}"),
+    };
+    let new = "[node]\nname = \"new\"\n";
+    assert_eq!(ready(&Hostname, new).await, "old: chosen before for instance i-1");
+    let kept = ready(&OwnIdentity, new).await;
+    assert_eq!(kept, "instance i-1, from the seed; node.name would now give new; a joined node keeps its name");
+    std::fs::write(root.path().join("var/lib/gpuk-agent/identity.json"), json(false)).unwrap();
+    let kept = ready(&OwnIdentity, "").await;
+    assert!(kept.ends_with("; node.name would now give i-1; a name once chosen is kept"), "{kept}");
     let made = changes(check(&Hostname, &host, &facts(), "[node]\nname = \"new\"\n").await);
     assert_eq!(written(&made, "/etc/hostname"), "new\n", "nobody knows the old name yet");
 }
