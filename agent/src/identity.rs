@@ -131,7 +131,7 @@ fn decide(
     let certified = certificate.filter(|own| Some(&own.digest) != foreign).and_then(|own| own.node);
     let template = from_template(config, facts);
     let joined = certified.is_some() || mine.is_some_and(|mine| mine.joined);
-    let (name, because) = match (certified, mine.filter(|mine| mine.holds(config))) {
+    let (name, because) = match (certified, mine.filter(|mine| mine.holds(config, facts))) {
         (Some(name), _) => (name, "the kubelet's certificate is for it".to_owned()),
         (None, Some(mine)) => {
             let instead_of = mine.instead_of.as_ref().map(|taken| format!(", as another machine has {taken}"));

@@ -63,9 +63,11 @@ impl Decision {
         Ok(Change::write(DECISION_FILE, text + "\n"))
     }
 
-    /// Its name holds, whatever the template would make of today's facts: a cluster may know it, or nobody asked for another one.
-    pub fn holds(&self, config: &Config) -> bool {
-        self.joined || self.template == config.node.name.to_string()
+    /// Its name holds, whatever the template would make of today's facts: a cluster may know it, or nobody asked for another one. A name
+    /// that was chosen before the platform was seen (it does not answer a young machine) was chosen too early.
+    pub fn holds(&self, config: &Config, facts: &Facts) -> bool {
+        let too_early = self.cloud == "none" && facts.instance.as_ref().is_some_and(|instance| instance.cloud != "none");
+        self.joined || (self.template == config.node.name.to_string() && !too_early)
     }
 }
 
