@@ -11,6 +11,7 @@ mod properties;
 #[cfg(test)]
 mod tests;
 mod values;
+mod whose;
 
 use anyhow::Result;
 
@@ -20,7 +21,8 @@ use crate::look::Look;
 use crate::step::Finding;
 use certificate::NodeCertificate;
 pub use certificate::sha256;
-use decision::{DECISION_FILE, Decision, Origin, Standing, same_uuid, standing};
+use decision::{DECISION_FILE, Decision, Origin, Standing, standing};
+pub use whose::{both_machines, is_ours};
 
 /// Who this machine is in its cluster, and why.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -98,16 +100,6 @@ pub fn kubelet_may_start(look: Look<'_>) -> bool {
         }
         Err(_) => matches!(Decision::read(look), Ok(None)),
     }
-}
-
-/// Whether a Node object with these ids (`nodeInfo.machineID`, `nodeInfo.systemUUID`) is this machine's. A copied disk has the
-/// machine id of its origin, so the firmware's UUID decides where both say one. `None` when the object has no id at all.
-pub fn is_ours(machine_id: &str, system_uuid: &str, facts: &Facts) -> Option<bool> {
-    if machine_id.is_empty() && system_uuid.is_empty() {
-        return None;
-    }
-    let same_uuid = same_uuid(Some(system_uuid), facts.dmi.product_uuid.as_deref());
-    Some(same_uuid.unwrap_or(!machine_id.is_empty() && machine_id == facts.machine_id))
 }
 
 fn decide(

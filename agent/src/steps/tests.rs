@@ -209,7 +209,9 @@ async fn a_node_is_ours_and_of_this_boot_and_ready() {
     assert_eq!(node_with(Ok(Some(object("m", "b", "True"))), 0).await, Status::Ready("Node i-1 is Ready".to_owned()));
     assert_eq!(code(&node_with(Ok(Some(object("m", "b", "False"))), 0).await), "node-not-ready");
     assert_eq!(code(&node_with(Ok(Some(object("m", "old", "True"))), 0).await), "node-not-seen-since-boot");
-    assert_eq!(code(&node_with(Ok(Some(object("other", "b", "True"))), 0).await), "node-is-another-machine");
+    let Status::Waiting(finding) = node_with(Ok(Some(object("other", "b", "True"))), 0).await else { unreachable!() };
+    let seen = "Node i-1 has machine id other, system UUID none, address none and is Ready; this machine has machine id m, product UUID none";
+    assert_eq!((finding.code.as_str(), finding.why.as_str()), ("node-is-another-machine", seen));
     assert_eq!(code(&node_with(Err(ClusterError::Unreachable("timed out".to_owned())), 0).await), "api-unreachable");
     assert_eq!(code(&node_with(Err(ClusterError::Refused(401, "Unauthorized".to_owned())), 0).await), "api-refuses");
 }
