@@ -29,7 +29,7 @@ mod yaml_tree;
 pub use error::{ConfigError, ConfigErrors};
 pub use labels::{Effect, Taint, label_value};
 pub use merge::Setting;
-pub use node_name::{NameTemplate, PLACEHOLDERS};
+pub use node_name::{LONGEST_NAME, NameTemplate, PLACEHOLDERS};
 pub use place::{Origin, Place};
 pub use provider_id::ProviderId;
 pub use secret::{REDACTED, Secret};

@@ -94,7 +94,7 @@ pub static SECTIONS: [Section; 7] = [
 ];
 
 /// What `node.name` takes; a test compares it with the placeholders there are.
-const NAME_TEMPLATE: &str = "a-z 0-9 - . and the placeholders {instance-id}, {instance-id-short}, {machine-id-short}, {instance-name}, \
+const NAME_TEMPLATE: &str = "a-z 0-9 - and the placeholders {instance-id}, {instance-id-short}, {machine-id-short}, {instance-name}, \
     {cluster}, {gpu-model}, {gpu-count}, {role}, {zone}, {region}, {instance-type}";
 
 /// The keys, by section, in the order in which they are shown.

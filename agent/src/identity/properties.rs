@@ -10,7 +10,7 @@ const ID_TEMPLATES: [&str; 5] = [
     "{instance-id}",
     "gpu-{instance-id}",
     "{cluster}-{gpu-model}-{gpu-count}-{instance-id}",
-    "{zone}.{instance-type}.{instance-id-short}",
+    "{zone}-{instance-type}-{instance-id-short}",
     "{role}-{instance-name}-{instance-id}-{region}",
 ];
 const OTHER_TEMPLATES: [&str; 3] = ["{instance-name}", "{machine-id-short}-{zone}", "{region}-{instance-type}-{gpu-model}"];
@@ -92,5 +92,5 @@ fn every_name_is_a_stable_label_and_every_id_a_name_of_its_own() {
         }
     }
     // Whatever changes this digest, except other random numbers, renames machines with an update of the program.
-    assert_eq!(sha256(names.as_bytes()), "99f0b580e116296d213afe20294571b6433a2de965040845a66df19f2303b9f3");
+    assert_eq!(sha256(names.as_bytes()), "221a5c1ca3ebb5562b93054ec3873ffb0f8ccea7d22119c9c80f4d35f19a41ab");
 }
