@@ -2,7 +2,8 @@
 //!
 //! To add a key, add a row to [`KEYS`] and a field of the same name to its section in `sections.rs`.
 
-use super::checks::{Check, absolute_path, bootstrap_token, cluster_name, image, kubelet_argument, node_address, typed};
+use super::bootstrap_token::bootstrap_token;
+use super::checks::{Check, absolute_path, cluster_name, image, kubelet_argument, node_address, typed};
 use super::labels::{Taint, check_label};
 use super::node_name::NameTemplate;
 use super::provider_id::ProviderId;
