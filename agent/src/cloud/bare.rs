@@ -14,7 +14,25 @@ pub fn instance(look: Look<'_>) -> Option<Instance> {
         return Some(by(uuid, PRODUCT_UUID));
     }
     let id = look.facts.machine_id.clone();
-    // systemd writes the word "uninitialized" into an image's file until the first boot (machine-id(5)).
-    let known = !id.is_empty() && id != "uninitialized";
-    known.then(|| by(id, "/etc/machine-id"))
+    (!id.is_empty()).then(|| by(id, "/etc/machine-id"))
+}
+
+#[cfg(test)]
+#[allow(clippy::disallowed_methods, reason = "a test prepares its own files")]
+mod tests {
+    use crate::facts::gather;
+    use crate::host::Host;
+
+    #[tokio::test]
+    async fn an_image_before_its_first_boot_has_no_id() {
+        for (text, id) in [("uninitialized\n", None), ("", None), ("c0ffee0123456789c0ffee0123456789\n", Some(32))] {
+            let root = tempfile::tempdir().unwrap();
+            std::fs::create_dir(root.path().join("etc")).unwrap();
+            std::fs::write(root.path().join("etc/machine-id"), text).unwrap();
+            let config = crate::config::load(Vec::new()).unwrap().config;
+            let facts = gather(&Host::of_fakes(root.path()).unwrap(), &config, &|_| {}).await.facts;
+            assert_eq!(facts.instance.map(|instance| instance.id.len()), id, "{text:?}");
+            assert_eq!(facts.machine_id.len(), id.unwrap_or_default(), "{text:?}");
+        }
+    }
 }

@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::config::Config;
 use crate::facts::{Facts, unique_uuid};
-use crate::look::Look;
+use crate::look::{Look, is_blank};
 use crate::step::Change;
 
 /// Where the decision is kept. It is written only as a [`Change`], never with the history: so a plan shows it, and no round that is
@@ -50,9 +50,7 @@ pub struct Origin {
 impl Decision {
     /// What was decided here or on the disk's origin; absent or blank (a power cut) is `None`.
     pub fn read(look: Look<'_>) -> Result<Option<Self>> {
-        let Some(text) = look.text(DECISION_FILE)?.filter(|text| !text.trim_matches(['\0', ' ', '\n']).is_empty()) else {
-            return Ok(None);
-        };
+        let Some(text) = look.text(DECISION_FILE)?.filter(|text| !is_blank(text.as_bytes())) else { return Ok(None) };
         let advice = || format!("reading {DECISION_FILE} (once it is removed, the node is named anew)");
         serde_json::from_str(&text).map(Some).with_context(advice)
     }

@@ -23,7 +23,7 @@ use super::kubelet::UNIT as KUBELET;
 use crate::config::Role;
 use crate::host::apply::Failure;
 use crate::host::programs::Question;
-use crate::look::Look;
+use crate::look::{Look, is_blank};
 use crate::step::{Change, Finding, Stage, Status, Step, UnitVerb};
 pub use joined::CERTIFICATE;
 use joined::{KUBELET_CONFIG, Membership};
@@ -142,7 +142,7 @@ async fn stranger(look: Look<'_>, mut why: String, bad_certificate: bool) -> Res
     };
     // An earlier join may have failed for a reason that somebody has repaired since: say it, and try again.
     let kubelet = look.unit(KUBELET).await?.unwrap_or_default();
-    let configured = look.read(KUBELET_CONFIG)?.is_some_and(|bytes| !joined::is_blank(&bytes));
+    let configured = look.read(KUBELET_CONFIG)?.is_some_and(|bytes| !is_blank(&bytes));
     if configured && kubelet.cannot_start() {
         let finding = diagnosis(look).await;
         why = format!("{why}; {finding}; {}", finding.remedy);

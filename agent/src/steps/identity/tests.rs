@@ -255,7 +255,7 @@ async fn a_damaged_decision_is_an_error_and_a_blank_one_is_none() {
     let host = machine.host();
     let error = OwnIdentity.check(Look::new(&host, &config, &Facts::default())).await.unwrap_err();
     assert!(format!("{error:#}").contains(DECISION_FILE), "{error:#}");
-    machine.write(DECISION_FILE, "\0\0\n");
+    machine.write(DECISION_FILE, "\0\0\r\n\t");
     machine.apply(usize::MAX).await;
     assert!(matches!(machine.check().await, Status::Ready(_)));
     assert_eq!(machine.name(), "gpu-1");
