@@ -131,6 +131,22 @@ fn token_and_token_file() {
 }
 
 #[test]
+fn taints_in_one_place() {
+    assert_eq!(
+        message(vec![toml(
+            "[node]\ntaints = [\"a=1:NoSchedule\", \"a=1:NoExecute\", \"a=2:NoSchedule\"]\n[gpu]\ntaints = [\"b:NoSchedule\", \"b:NoSchedule\"]\n"
+        )]),
+        "/etc/gpuk/agent.toml:2:10: node.taints: \"a=1:NoSchedule\" and \"a=2:NoSchedule\" have the same key and effect, and a node takes one taint of them; keep one of them\n\
+         /etc/gpuk/agent.toml:4:10: gpu.taints: \"b:NoSchedule\" and \"b:NoSchedule\" have the same key and effect, and a node takes one taint of them; keep one of them"
+    );
+    let startup = Source::flags(pairs(&[("gpu.startup-taints", "a:NoSchedule,a=x:NoSchedule")]));
+    assert!(message(vec![startup]).contains("gpu.startup-taints: \"a:NoSchedule\" and \"a=x:NoSchedule\""));
+    // A later layer takes the place of an earlier one, and one list may say again what another does.
+    let earlier = toml("[node]\ntaints = [\"a=1:NoSchedule\"]\n[gpu]\ntaints = [\"a=2:NoSchedule\"]\n");
+    right(vec![earlier, Source::flags(pairs(&[("node.taints", "a=3:NoSchedule")]))]);
+}
+
+#[test]
 fn a_later_token_takes_the_place_of_an_earlier_token_file() {
     let file = toml("[cluster]\ntoken-file = \"/run/token\"\n");
     let environment = Source::environment(pairs(&[("GPUK_CLUSTER_TOKEN", "zbcdef.9876543210fedcba")]));
