@@ -247,3 +247,6 @@ impl Cluster for ScriptedCluster {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests;
