@@ -1,6 +1,9 @@
 #![allow(clippy::disallowed_methods, reason = "a test prepares its own files")]
 
 use std::path::Path;
+use std::time::Duration;
+
+use async_trait::async_trait;
 
 use super::join::fixtures;
 use super::{hostname::Hostname, identity::OwnIdentity, kernel::Kernel, kubelet::Kubelet, node::Node, observed::Observed};
@@ -10,9 +13,9 @@ use crate::host::Host;
 use crate::host::clock::FixedClock;
 use crate::host::cluster::{ClusterError, Condition, Node as NodeObject, ScriptedCluster};
 use crate::host::runtime::{RuntimeStatus, ScriptedRuntime};
-use crate::host::units::{ScriptedUnits, UnitState};
+use crate::host::units::{ScriptedUnits, UnitState, Units};
 use crate::look::Look;
-use crate::step::{Change, Status, Step};
+use crate::step::{Change, Status, Step, UnitVerb};
 
 /// A machine of fakes on these files.
 pub(super) fn machine(files: &[(&str, &str)]) -> (tempfile::TempDir, Host) {
@@ -237,6 +240,31 @@ async fn a_managed_node_is_only_looked_at() {
     assert!(matches!(check(&Observed, &host, &facts, "").await, Status::Ready(words) if words.contains("was not asked: exec")));
     host.cluster = Box::new(ScriptedCluster::answering(Ok(Some(object("m", "b", "True")))));
     assert!(matches!(check(&Observed, &host, &facts, "").await, Status::Ready(words) if words.contains("is Ready")));
+}
+
+/// A system bus that nobody answers on.
+struct NoBus;
+
+#[async_trait(?Send)]
+impl Units for NoBus {
+    async fn state(&self, _unit: &str) -> anyhow::Result<Option<UnitState>> {
+        anyhow::bail!("no bus")
+    }
+
+    async fn act(&self, _verb: UnitVerb, _unit: &str, _limit: Duration) -> anyhow::Result<()> {
+        anyhow::bail!("no bus")
+    }
+}
+
+#[tokio::test]
+async fn a_bus_that_does_not_answer_hides_no_finding_of_the_runtime() {
+    let (_root, mut host) = machine(&[]);
+    host.units = Box::new(NoBus);
+    assert_eq!(code(&check(&Observed, &host, &facts(), "").await), "runtime-not-ready");
+    host.runtime = Box::new(ScriptedRuntime(Some(RuntimeStatus { runtime_ready: true, ..RuntimeStatus::default() })));
+    let config = config::load(Vec::new()).unwrap().config;
+    let error = Observed.check(Look::new(&host, &config, &facts())).await.unwrap_err();
+    assert_eq!(error.to_string(), "no bus");
 }
 
 #[tokio::test]
