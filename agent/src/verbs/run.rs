@@ -138,9 +138,9 @@ async fn one_round(common: &Common, environment: Vec<(String, String)>, stop: &S
             return troubled("the user-data could not be read: gpuk-agent doctor");
         }
     }
-    let observer = Both(Terminal::for_service(), Journal::default());
+    let observer = Both(Terminal::for_service(), Journal::default(), session.look());
     let records = round::round(&session, "run", &observer, ROUND_PATIENCE, stop).await;
-    service::ready();
+    release(session.look());
     service::status(&summary(&records));
     let any = |verdict| records.iter().any(|record| record.verdict == verdict);
     Ok(if any(Verdict::Broken) || any(Verdict::Pending) {
@@ -152,13 +152,13 @@ async fn one_round(common: &Common, environment: Vec<(String, String)>, stop: &S
     })
 }
 
-/// Lets systemd start the kubelet although no round can be made, unless it would start as another node.
+/// Lets systemd start the kubelet, whether or not a round could be made, unless it would start as another node.
 fn release(look: Look<'_>) {
     if identity::kubelet_may_start(look) {
         service::ready();
     } else {
         service::not_ready_yet(HELD);
-        complain("the kubelet is held back: this disk may be a copy with another node's credentials on it");
+        complain("the kubelet is held back: this disk may be a copy with another node's credentials on it (gpuk-agent doctor)");
     }
 }
 
@@ -217,14 +217,15 @@ fn summary(records: &[StepRecord]) -> String {
 }
 
 /// The console and the journal, and systemd as soon as the machine itself is prepared.
-struct Both(Terminal, Journal);
+struct Both<'a>(Terminal, Journal, Look<'a>);
 
-impl Observer for Both {
+impl Observer for Both<'_> {
     fn event(&self, event: &Event<'_>) {
         // The kubelet is ordered after this service: systemd would not start it, for kubeadm or for us, before "ready".
         match event {
             Event::Started(step) => {
-                if step.stage() == Stage::Cluster {
+                // Not where the step `identity` could not be brought to hold.
+                if step.stage() == Stage::Cluster && identity::kubelet_may_start(self.2) {
                     service::ready();
                 }
                 service::status(&format!("working on {}", step.name()));
