@@ -118,20 +118,4 @@ fn with_name(hosts: &str, name: &str) -> Option<String> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::with_name;
-
-    #[test]
-    fn hosts_keeps_every_other_line() {
-        let hosts = "127.0.0.1 localhost\n127.0.1.1 old # Debian\n\n10.0.0.9 nas\n";
-        let text = with_name(hosts, "i-1").unwrap();
-        assert_eq!(text, "127.0.0.1 localhost\n127.0.1.1 i-1\n\n10.0.0.9 nas\n");
-        assert_eq!(with_name(&text, "i-1"), None);
-    }
-
-    #[test]
-    fn a_name_in_a_comment_does_not_count() {
-        assert_eq!(with_name("127.0.0.1 localhost # i-1\n", "i-1").unwrap(), "127.0.0.1 localhost # i-1\n127.0.1.1 i-1\n");
-        assert_eq!(with_name("", "i-1").unwrap(), "127.0.1.1 i-1\n");
-    }
-}
+mod tests;
