@@ -4,6 +4,7 @@
 //! takes their texts in that order and gives one checked [`Config`] and, for every value, the place that it came from —
 //! or all errors at once. Nothing here reads a file or a variable.
 
+mod bootstrap_token;
 mod checks;
 mod error;
 mod labels;
@@ -26,10 +27,11 @@ mod values;
 mod yaml_text;
 mod yaml_tree;
 
+pub use bootstrap_token::token_parts;
 pub use error::{ConfigError, ConfigErrors};
 pub use labels::{Effect, Taint, label_value};
 pub use merge::Setting;
-pub use node_name::{NameTemplate, PLACEHOLDERS};
+pub use node_name::{LONGEST_NAME, NameTemplate, PLACEHOLDERS};
 pub use place::{Origin, Place};
 pub use provider_id::ProviderId;
 pub use secret::{REDACTED, Secret};

@@ -2,10 +2,11 @@
 
 mod gather;
 pub mod gpu;
-mod marks;
+pub mod marks;
 mod models;
 pub mod pci;
 mod pci_ids;
+mod system_uuid;
 
 use std::collections::BTreeMap;
 
@@ -14,6 +15,7 @@ use serde::Serialize;
 pub use gather::{Gathered, gather};
 pub use gpu::{Architecture, Gpu, VirtualFunctions};
 pub use marks::Marks;
+pub use system_uuid::unique_uuid;
 
 /// Everything known about this machine. Absent is `None` or empty; each source is in the field's comment.
 #[derive(Clone, Debug, Default, PartialEq, Serialize)]

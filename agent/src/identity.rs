@@ -11,6 +11,7 @@ mod properties;
 #[cfg(test)]
 mod tests;
 mod values;
+mod whose;
 
 use anyhow::Result;
 
@@ -20,7 +21,8 @@ use crate::look::Look;
 use crate::step::Finding;
 use certificate::NodeCertificate;
 pub use certificate::sha256;
-use decision::{DECISION_FILE, Decision, Origin, Standing, same_uuid, standing};
+use decision::{DECISION_FILE, Decision, Origin, Standing, standing};
+pub use whose::{both_machines, is_ours};
 
 /// Who this machine is in its cluster, and why.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -85,14 +87,19 @@ pub fn name(look: Look<'_>) -> Option<String> {
     Some(of(look).ok()?.ok()?.name)
 }
 
-/// Whether a Node object with these ids (`nodeInfo.machineID`, `nodeInfo.systemUUID`) is this machine's. A copied disk has the
-/// machine id of its origin, so the firmware's UUID decides where both say one. `None` when the object has no id at all.
-pub fn is_ours(machine_id: &str, system_uuid: &str, facts: &Facts) -> Option<bool> {
-    if machine_id.is_empty() && system_uuid.is_empty() {
-        return None;
+/// Whether the kubelet may start from what is on the disk, also before the step `identity` had its turn: not with credentials that are,
+/// or may be, another node's. Where no decision was ever kept, nothing tells whose they are.
+pub fn kubelet_may_start(look: Look<'_>) -> bool {
+    let (Ok(identity), Ok(certificate)) = (of(look), NodeCertificate::read(look)) else { return false };
+    match identity {
+        Ok(identity) => {
+            let origin = identity.decision.as_ref().and_then(|decision| decision.copied_from.as_ref());
+            let foreign = origin.and_then(|origin| origin.certificate.as_ref());
+            let is_foreign = certificate.is_some_and(|certificate| Some(&certificate.digest) == foreign);
+            !identity.is_new_copy() && !is_foreign
+        }
+        Err(_) => matches!(Decision::read(look), Ok(None)),
     }
-    let same_uuid = same_uuid(Some(system_uuid), facts.dmi.product_uuid.as_deref());
-    Some(same_uuid.unwrap_or(!machine_id.is_empty() && machine_id == facts.machine_id))
 }
 
 fn decide(
@@ -116,7 +123,7 @@ fn decide(
     let certified = certificate.filter(|own| Some(&own.digest) != foreign).and_then(|own| own.node);
     let template = from_template(config, facts);
     let joined = certified.is_some() || mine.is_some_and(|mine| mine.joined);
-    let (name, because) = match (certified, mine.filter(|mine| mine.holds(config))) {
+    let (name, because) = match (certified, mine.filter(|mine| mine.holds(config, facts))) {
         (Some(name), _) => (name, "the kubelet's certificate is for it".to_owned()),
         (None, Some(mine)) => {
             let instead_of = mine.instead_of.as_ref().map(|taken| format!(", as another machine has {taken}"));

@@ -16,6 +16,11 @@ use crate::host::programs::{Output, Question};
 use crate::host::runtime::RuntimeStatus;
 use crate::host::units::UnitState;
 
+/// Whether a file says nothing: a power cut leaves one without bytes, or on some file systems one of zeros.
+pub fn is_blank(bytes: &[u8]) -> bool {
+    bytes.iter().all(|byte| *byte == 0 || byte.is_ascii_whitespace())
+}
+
 /// The read-only view of a host that steps, facts and the doctor look through.
 #[derive(Clone, Copy)]
 pub struct Look<'a> {

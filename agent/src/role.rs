@@ -37,7 +37,7 @@ fn decide(facts: &Facts) -> Option<(String, String)> {
 pub struct Answer {
     /// What it is in its cluster.
     pub role: Role,
-    /// It carries NVIDIA GPUs.
+    /// It has NVIDIA GPUs for its containers.
     pub gpu: bool,
     /// Why, in words.
     pub because: Vec<String>,
@@ -60,21 +60,22 @@ pub fn answer(config: &Config, settings: &[Setting], facts: &Facts) -> Answer {
         Some(place) => vec![format!("node.role in {place}")],
         None => Vec::new(),
     };
-    match facts.gpus.as_slice() {
+    let gpus = facts.gpus_for_containers();
+    match gpus.as_slice() {
         [] => {}
         [gpu] => because.push(format!("1 NVIDIA GPU at {}", gpu.address)),
         [first, .., last] => {
-            because.push(format!("{} NVIDIA GPUs from {} to {}", facts.gpus.len(), first.address, last.address));
+            because.push(format!("{} NVIDIA GPUs from {} to {}", gpus.len(), first.address, last.address));
         }
     }
-    Answer { role: config.node.role, gpu: !facts.gpus.is_empty(), because }
+    Answer { role: config.node.role, gpu: !gpus.is_empty(), because }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::config::{ConfigErrors, Loaded};
-    use crate::facts::{Instance, Marks};
+    use crate::facts::{Gpu, Instance, Marks};
 
     fn loaded(facts: &Facts, file: &str) -> Result<Loaded, ConfigErrors> {
         crate::config::load(layer(facts).into_iter().chain([Source::file("/etc/gpuk/agent.toml", file)]).collect())
@@ -93,6 +94,16 @@ mod tests {
     #[test]
     fn a_machine_about_which_nothing_is_said_is_a_worker() {
         assert_eq!(said(&Facts::default(), ""), (Role::Worker, "worker, because nothing says otherwise".to_owned()));
+    }
+
+    #[test]
+    fn a_gpu_that_is_kept_for_a_virtual_machine_makes_no_gpu_node() {
+        let gpu =
+            |address: &str, driver: &str| Gpu { address: address.to_owned(), driver: Some(driver.to_owned()), ..Gpu::default() };
+        let mut facts = Facts { gpus: vec![gpu("0000:01:00.0", "vfio-pci")], ..Facts::default() };
+        assert_eq!(said(&facts, "").1, "worker, because nothing says otherwise");
+        facts.gpus.push(gpu("0000:02:00.0", "nvidia"));
+        assert_eq!(said(&facts, "").1, "worker, gpu, because nothing says otherwise and 1 NVIDIA GPU at 0000:02:00.0");
     }
 
     #[test]

@@ -16,22 +16,6 @@ pub(super) fn typed<T: FromStr<Err = String> + Display>(text: &str) -> Result<St
     text.parse::<T>().map(|value| value.to_string())
 }
 
-/// `[a-z0-9]{6}.[a-z0-9]{16}`.
-pub(super) fn bootstrap_token(text: &str) -> Result<String, String> {
-    let is_part = |part: &str, length: usize| {
-        part.len() == length && part.bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit())
-    };
-    match text.split_once('.') {
-        Some((id, secret)) if is_part(id, 6) && is_part(secret, 16) => Ok(text.to_owned()),
-        Some((id, secret)) if id.len() != 6 || secret.len() != 16 => {
-            let (before, after) = (id.chars().count(), secret.chars().count());
-            Err(format!("is not a bootstrap token: it has {before} characters before its dot and {after} after it"))
-        }
-        Some(_) => Err("is not a bootstrap token: it has the right length, but not only a-z and 0-9".into()),
-        None => Err("is not a bootstrap token: it has no dot".into()),
-    }
-}
-
 /// A path from the root.
 pub(super) fn absolute_path(text: &str) -> Result<String, String> {
     if !text.starts_with('/') {

@@ -4,6 +4,7 @@ use std::fmt;
 
 use serde::{Serialize, Serializer};
 
+use super::bootstrap_token::contains_token;
 use super::place::Place;
 
 /// One thing that is wrong, where it is written, and what would be right.
@@ -89,7 +90,7 @@ impl std::error::Error for ConfigErrors {}
 /// (people put tokens into the wrong key, and messages end up in logs).
 pub(super) fn quoted(text: &str) -> String {
     const LONGEST: usize = 80;
-    if has_token_shape(text) {
+    if contains_token(text) {
         return format!("a text of {} characters that contains a bootstrap token", text.chars().count());
     }
     let mut shown: String = text.chars().take(LONGEST).flat_map(char::escape_debug).collect();
@@ -97,14 +98,4 @@ pub(super) fn quoted(text: &str) -> String {
         shown.push('…');
     }
     format!("\"{shown}\"").replace("\\'", "'")
-}
-
-fn has_token_shape(text: &str) -> bool {
-    let is_token_letter = |byte: &u8| byte.is_ascii_lowercase() || byte.is_ascii_digit();
-    let bytes = text.as_bytes();
-    bytes.iter().enumerate().filter(|(_, byte)| **byte == b'.').any(|(dot, _)| {
-        let before = bytes[..dot].iter().rev().take_while(|byte| is_token_letter(byte)).count();
-        let after = bytes[dot + 1..].iter().take_while(|byte| is_token_letter(byte)).count();
-        before == 6 && after == 16
-    })
 }

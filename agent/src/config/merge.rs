@@ -5,7 +5,8 @@ use std::collections::BTreeMap;
 use serde::Serialize;
 use serde_json::{Map, Value as Json};
 
-use super::error::{ConfigError, ConfigErrors};
+use super::error::{ConfigError, ConfigErrors, quoted};
+use super::labels::Taint;
 use super::layer::{Said, Statement, judge};
 use super::place::{Origin, Place};
 use super::raw::{Raw, RawValue};
@@ -27,6 +28,9 @@ pub struct Setting {
 /// Two ways to say one thing.
 const TOKEN: &str = "cluster.token";
 const TOKEN_FILE: &str = "cluster.token-file";
+
+/// Lists in which each key and effect may stand once.
+const TAINTS: [&str; 3] = ["node.taints", "gpu.taints", "gpu.startup-taints"];
 
 /// The layers so far, laid over each other: one slot for each row of the schema.
 pub struct Merged(Vec<Slot>);
@@ -77,17 +81,22 @@ impl Merged {
     }
 
     /// What the layers say that cannot hold together.
-    pub fn contradictions(&self) -> Option<ConfigError> {
-        let place_of = |name: &str| {
-            let named = self.rows().find(|(key, _)| key.section == "cluster" && key.name == name);
+    pub fn contradictions(&self) -> Vec<ConfigError> {
+        let taints = self.rows().filter(|(key, _)| TAINTS.contains(&key.path().as_str()));
+        self.two_tokens().into_iter().chain(taints.filter_map(|(key, slot)| twice_in_one_place(key, slot))).collect()
+    }
+
+    fn two_tokens(&self) -> Option<ConfigError> {
+        let place_of = |path: &str| {
+            let named = self.rows().find(|(key, _)| key.path() == path);
             named.and_then(|(_, slot)| match slot {
                 Slot::Whole(value, place) if !value.is_null() => Some(place),
                 _ => None,
             })
         };
-        let (token, file) = (place_of("token")?, place_of("token-file")?);
-        let message = format!("this is given at {file}, and cluster.token at {token}");
-        Some(ConfigError::new(file, message).about("cluster.token-file").hint("keep one of them"))
+        let (token, file) = (place_of(TOKEN)?, place_of(TOKEN_FILE)?);
+        let message = format!("this is given at {file}, and {TOKEN} at {token}");
+        Some(ConfigError::new(file, message).about(TOKEN_FILE).hint("keep one of them"))
     }
 
     /// The typed values.
@@ -136,6 +145,18 @@ impl Merged {
     fn rows(&self) -> impl Iterator<Item = (&'static Key, &Slot)> {
         KEYS.iter().zip(&self.0)
     }
+}
+
+/// The first two taints of a list that a node cannot have both.
+fn twice_in_one_place(key: &Key, slot: &Slot) -> Option<ConfigError> {
+    let Slot::Whole(Json::Array(texts), place) = slot else { return None };
+    let read = |text: &Json| text.as_str().and_then(|text| text.parse::<Taint>().ok());
+    let taints: Vec<Taint> = texts.iter().filter_map(read).collect();
+    let mut pairs = taints.iter().enumerate().flat_map(|(index, one)| taints[index + 1..].iter().map(move |other| (one, other)));
+    let (one, other) = pairs.find(|(one, other)| one.is_same_place(other))?;
+    let (one, other) = (quoted(&one.to_string()), quoted(&other.to_string()));
+    let message = format!("{one} and {other} have the same key and effect, and a node takes one taint of them");
+    Some(ConfigError::new(place, message).about(key.path()).hint("keep one of them"))
 }
 
 impl Slot {

@@ -22,6 +22,9 @@ pub const PLACEHOLDERS: [&str; 11] = [
     "instance-type",
 ];
 
+/// The longest label in a DNS name (RFC 1123, 2.1; RFC 1035, 2.3.4).
+pub const LONGEST_NAME: usize = 63;
+
 /// A pattern such as `gpu-{instance-id}`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct NameTemplate {
@@ -62,15 +65,23 @@ impl FromStr for NameTemplate {
 
     fn from_str(text: &str) -> Result<Self, String> {
         let mut parts = Vec::new();
+        let mut literals = 0;
         let mut rest = text;
         while !rest.is_empty() {
             let (literal, after) = match rest.split_once('{') {
                 Some((literal, after)) => (literal, Some(after)),
                 None => (rest, None),
             };
+            if literal.contains('.') {
+                return Err(
+                    "contains \".\", and a node's name is one label of a DNS name: what is behind the dot is no part of it"
+                        .into(),
+                );
+            }
             if let Some(wrong) = literal.chars().find(|letter| !is_name_letter(*letter)) {
                 return Err(format!("contains {}, which a node name cannot", quoted(&wrong.to_string())));
             }
+            literals += literal.len();
             if !literal.is_empty() {
                 parts.push(Part::Literal(literal.to_owned()));
             }
@@ -84,13 +95,12 @@ impl FromStr for NameTemplate {
             parts.push(Part::Placeholder(known));
             rest = behind;
         }
-        let is_separator = |letter: char| letter == '-' || letter == '.';
         if text.is_empty() {
             Err("is empty".into())
-        } else if text.starts_with(is_separator) || text.ends_with(is_separator) {
-            Err("begins or ends with \"-\" or \".\", which a node name cannot".into())
-        } else if text.len() > 253 {
-            Err("is longer than the 253 characters of a node name".into())
+        } else if text.starts_with('-') || text.ends_with('-') {
+            Err("begins or ends with \"-\", which a node name cannot".into())
+        } else if literals > LONGEST_NAME {
+            Err(format!("has {literals} characters beside its placeholders, where a node name has {LONGEST_NAME} at most"))
         } else {
             Ok(Self { text: text.to_owned(), parts })
         }
@@ -98,7 +108,7 @@ impl FromStr for NameTemplate {
 }
 
 fn is_name_letter(letter: char) -> bool {
-    letter.is_ascii_lowercase() || letter.is_ascii_digit() || letter == '-' || letter == '.'
+    letter.is_ascii_lowercase() || letter.is_ascii_digit() || letter == '-'
 }
 
 #[cfg(test)]
@@ -107,9 +117,9 @@ mod tests {
 
     #[test]
     fn a_template_is_filled_from_what_is_known() {
-        let template: Result<NameTemplate, String> = "my-gpu.{instance-id}".parse();
+        let template: Result<NameTemplate, String> = "my-gpu-{instance-id}".parse();
         let known = |name: &str| (name == "instance-id").then(|| format!("<{name}>"));
-        assert_eq!(template.map(|it| it.fill(known)), Ok(Ok("my-gpu.<instance-id>".to_owned())));
+        assert_eq!(template.map(|it| it.fill(known)), Ok(Ok("my-gpu-<instance-id>".to_owned())));
         let template: Result<NameTemplate, String> = "{machine-id-short}".parse();
         assert_eq!(template.map(|it| it.fill(known)), Ok(Err("machine-id-short")));
     }
@@ -125,9 +135,13 @@ mod tests {
             ("a}", "contains \"}\""),
             ("", "is empty"),
             ("-a", "begins or ends"),
+            ("gpu-1.example.com", "contains \".\""),
+            ("{zone}.{instance-id}", "contains \".\""),
+            (&format!("{}{{instance-id}}", "a".repeat(64)), "has 64 characters beside its placeholders"),
         ] {
             let error = text.parse::<NameTemplate>().err().unwrap_or_default();
             assert!(error.contains(why), "{text}: {error}");
         }
+        assert!(format!("{}{{instance-id}}", "a".repeat(63)).parse::<NameTemplate>().is_ok());
     }
 }

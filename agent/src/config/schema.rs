@@ -2,7 +2,8 @@
 //!
 //! To add a key, add a row to [`KEYS`] and a field of the same name to its section in `sections.rs`.
 
-use super::checks::{Check, absolute_path, bootstrap_token, cluster_name, image, kubelet_argument, node_address, typed};
+use super::bootstrap_token::bootstrap_token;
+use super::checks::{Check, absolute_path, cluster_name, image, kubelet_argument, node_address, typed};
 use super::labels::{Taint, check_label};
 use super::node_name::NameTemplate;
 use super::provider_id::ProviderId;
@@ -94,7 +95,7 @@ pub static SECTIONS: [Section; 7] = [
 ];
 
 /// What `node.name` takes; a test compares it with the placeholders there are.
-const NAME_TEMPLATE: &str = "a-z 0-9 - . and the placeholders {instance-id}, {instance-id-short}, {machine-id-short}, {instance-name}, \
+const NAME_TEMPLATE: &str = "a-z 0-9 - and the placeholders {instance-id}, {instance-id-short}, {machine-id-short}, {instance-name}, \
     {cluster}, {gpu-model}, {gpu-count}, {role}, {zone}, {region}, {instance-type}";
 
 /// The keys, by section, in the order in which they are shown.

@@ -37,13 +37,8 @@ impl FromStr for ServiceUrl {
         }
         let (host, port) = split_port(authority)?;
         let host = if host.contains(':') { format!("[{host}]") } else { host };
-        match port {
-            None => Ok(Self(format!("http://{host}"))),
-            Some(digits) => match digits.parse::<u16>() {
-                Ok(port) if port > 0 => Ok(Self(format!("http://{host}:{port}"))),
-                _ => Err("has a port that is not a number from 1 to 65535".into()),
-            },
-        }
+        let port = port.map_or_else(String::new, |port| format!(":{port}"));
+        Ok(Self(format!("http://{host}{port}")))
     }
 }
 
@@ -56,8 +51,14 @@ mod tests {
         let read = |text: &str| text.parse::<ServiceUrl>().map(|url| url.to_string());
         assert_eq!(read("http://169.254.169.254/"), Ok("http://169.254.169.254".to_owned()));
         assert_eq!(read("http://[fd00:ec2::254]:80"), Ok("http://[fd00:ec2::254]:80".to_owned()));
-        for wrong in ["https://a", "169.254.169.254", "http://a/latest", "http://a b", "http://a:0", "http://a:x", "http://"] {
+        for wrong in ["https://a", "169.254.169.254", "http://a/latest", "http://a b", "http://"] {
             assert!(read(wrong).is_err(), "{wrong}");
+        }
+        for port in ["0", "x", "+80", "", "65536"] {
+            for host in ["a", "[fd00::1]"] {
+                let error = read(&format!("http://{host}:{port}"));
+                assert_eq!(error, Err("has a port that is not a number from 1 to 65535".to_owned()), "{host}:{port}");
+            }
         }
     }
 }

@@ -68,26 +68,19 @@ impl FromStr for Endpoint {
             return Err("has a path, and an endpoint is only a host and a port".into());
         }
         let (host, port) = split_port(authority)?;
-        let port = match port {
-            None => Self::DEFAULT_PORT,
-            Some(digits) => match digits.parse() {
-                Ok(port) if port > 0 && digits.bytes().all(|byte| byte.is_ascii_digit()) => port,
-                _ => return Err("has a port that is not a number from 1 to 65535".into()),
-            },
-        };
-        Ok(Self { host, port })
+        Ok(Self { host, port: port.unwrap_or(Self::DEFAULT_PORT) })
     }
 }
 
-/// Takes an authority apart into a checked host and the text after its colon.
-pub(super) fn split_port(authority: &str) -> Result<(String, Option<&str>), String> {
+/// Takes an authority apart into a checked host and the port after its colon.
+pub(super) fn split_port(authority: &str) -> Result<(String, Option<u16>), String> {
     if let Some(rest) = authority.strip_prefix('[') {
         let Some((address, after)) = rest.split_once(']') else {
             return Err("has a bracket that is not closed".into());
         };
         let address: Ipv6Addr = address.parse().map_err(|_| "has no IPv6 address between its brackets")?;
         return match after.strip_prefix(':') {
-            Some(port) => Ok((address.to_string(), Some(port))),
+            Some(digits) => Ok((address.to_string(), Some(port(digits)?))),
             None if after.is_empty() => Ok((address.to_string(), None)),
             None => Err("has more than a port after its brackets".into()),
         };
@@ -95,8 +88,8 @@ pub(super) fn split_port(authority: &str) -> Result<(String, Option<&str>), Stri
     if authority.matches(':').count() > 1 {
         return Err("looks like an IPv6 address without brackets".into());
     }
-    let (host, port) = match authority.split_once(':') {
-        Some((host, port)) => (host, Some(port)),
+    let (host, digits) = match authority.split_once(':') {
+        Some((host, digits)) => (host, Some(digits)),
         None => (authority, None),
     };
     let host = host.to_ascii_lowercase();
@@ -106,7 +99,15 @@ pub(super) fn split_port(authority: &str) -> Result<(String, Option<&str>), Stri
     if !is_dns_name(&host) {
         return Err("has a host that is not a DNS name".into());
     }
-    Ok((host, port))
+    Ok((host, digits.map(port).transpose()?))
+}
+
+fn port(digits: &str) -> Result<u16, String> {
+    match digits.parse() {
+        // What is read as a number may begin with a plus.
+        Ok(port) if port > 0 && digits.bytes().all(|byte| byte.is_ascii_digit()) => Ok(port),
+        _ => Err("has a port that is not a number from 1 to 65535".into()),
+    }
 }
 
 /// Whether a text is a lower-case DNS name (RFC 1123), as Kubernetes names nodes and label prefixes.

@@ -217,6 +217,16 @@ async fn other_changes_are_progress() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn changes_that_alternate_look_like_progress_and_get_pauses_all_the_same() {
+    let (_root, host) = here();
+    let write = |number: usize| Change::write("/file", if number.is_multiple_of(2) { "x" } else { "y" });
+    let mut answers: Vec<Status> = (0..40).map(|number| Status::pending("someone undoes it", vec![write(number)])).collect();
+    answers.push(Status::Ready("done".to_owned()));
+    let (records, changes, waits) = round(&host, &[ScriptedStep::boxed(answers)], 0).await;
+    assert_eq!((records[0].verdict, changes, waits), (Verdict::Ready, 40, 40 - (UNPAUSED - 1)));
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_failed_change_is_told_with_the_error() {
     let (_root, host) = here();
     let failing = Status::pending("must run", vec![Change::Run(Command::new(["no-such-program"], Duration::from_secs(1)))]);

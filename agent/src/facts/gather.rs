@@ -24,7 +24,8 @@ pub async fn gather(host: &Host, config: &Config, say: &dyn Fn(&str)) -> Gathere
     let mut reader = Reader { look: Look::new(host, config, &none), unseen: Vec::new(), sources: Vec::new() };
     // What a cloud is recognised by comes first, so that the rest can be read while the cloud is asked.
     let known = reader.timed("firmware", |reader| Facts {
-        machine_id: reader.line("/etc/machine-id").unwrap_or_default(),
+        // The word is in an image until its first boot (machine-id(5)).
+        machine_id: reader.line("/etc/machine-id").filter(|id| id != "uninitialized").unwrap_or_default(),
         dmi: if reader.look.running_system() { firmware(reader) } else { Dmi::default() },
         ..Facts::default()
     });

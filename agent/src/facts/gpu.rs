@@ -2,6 +2,8 @@
 
 use serde::Serialize;
 
+use super::Facts;
+
 /// One NVIDIA GPU on the PCI bus. What the bus does not say is `None`.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
@@ -89,9 +91,17 @@ impl Architecture {
 impl Gpu {
     /// Whether containers of this node can get it: one bound to `vfio-pci` is kept for a virtual machine, and one whose
     /// virtual functions exist is used through them.
-    pub fn is_for_containers(&self) -> bool {
+    pub(super) fn is_for_containers(&self) -> bool {
         let is_divided = self.virtual_functions.is_some_and(|functions| functions.enabled > 0);
         self.driver.as_deref() != Some("vfio-pci") && !is_divided
+    }
+}
+
+impl Facts {
+    /// The GPUs that containers of this node can get, in the order of their addresses: they are what names, labels, the role and the
+    /// NVIDIA runtime go by.
+    pub fn gpus_for_containers(&self) -> Vec<&Gpu> {
+        self.gpus.iter().filter(|gpu| gpu.is_for_containers()).collect()
     }
 }
 
@@ -135,6 +145,14 @@ pub fn short_model(gpu: &Gpu) -> Option<String> {
     (!short.is_empty()).then_some(short)
 }
 
+/// The short model that most of the GPUs are of; of equally many, the one that comes first on the bus.
+pub fn most_frequent_model(gpus: &[&Gpu]) -> Option<String> {
+    let models: Vec<String> = gpus.iter().filter_map(|gpu| short_model(gpu)).collect();
+    let count = |model: &String| models.iter().filter(|other| *other == model).count();
+    // `max_by_key` takes the last of several greatest ones.
+    models.iter().rev().max_by_key(|model| count(model)).cloned()
+}
+
 /// `80gb`
 fn is_memory_size(word: &str) -> bool {
     word.strip_suffix("gb").is_some_and(|size| !size.is_empty() && size.bytes().all(|byte| byte.is_ascii_digit()))
@@ -166,6 +184,18 @@ mod tests {
         }
         assert_eq!(short(&"x1 ".repeat(100)).map(|short| short.len()), Some(63));
         assert_eq!(short_model(&Gpu::default()), None);
+    }
+
+    #[test]
+    fn the_model_is_that_of_most_gpus() {
+        let model = |models: &[Option<&str>]| {
+            let gpu = |model: &Option<&str>| Gpu { model: model.map(str::to_owned), ..Gpu::default() };
+            let gpus: Vec<Gpu> = models.iter().map(gpu).collect();
+            most_frequent_model(&gpus.iter().collect::<Vec<_>>()).unwrap_or_default()
+        };
+        assert_eq!((model(&[]), model(&[None])), (String::new(), String::new()));
+        assert_eq!(model(&[Some("L4"), Some("A10"), Some("A10")]), "a10");
+        assert_eq!(model(&[Some("L4"), Some("A10"), Some("A10"), Some("L4"), None]), "l4");
     }
 
     #[test]

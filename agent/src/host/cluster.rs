@@ -47,6 +47,11 @@ impl Node {
         self.conditions.iter().find(|condition| condition.kind == kind)
     }
 
+    /// Its kubelet reports, and that it can run pods.
+    pub fn is_ready(&self) -> bool {
+        self.condition("Ready").is_some_and(|ready| ready.status == "True")
+    }
+
     /// From the API's JSON; what is absent is empty.
     pub fn from_json(object: &Value) -> Self {
         let text = |pointer: &str| object.pointer(pointer).and_then(Value::as_str).unwrap_or_default().to_owned();
@@ -242,3 +247,6 @@ impl Cluster for ScriptedCluster {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -14,6 +14,12 @@ pub fn ready() {
     tell(&[NotifyState::Ready]);
 }
 
+/// The service comes up later: systemd waits for it so much longer, where it would have given up before (`TimeoutStartSec`), and
+/// with what is ordered after it.
+pub fn not_ready_yet(time: Duration) {
+    tell(&[NotifyState::ExtendTimeoutUsec(u32::try_from(time.as_micros()).unwrap_or(u32::MAX))]);
+}
+
 /// The line that `systemctl status` shows.
 pub fn status(text: &str) {
     tell(&[NotifyState::Status(text)]);

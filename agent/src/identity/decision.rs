@@ -1,13 +1,11 @@
 //! A name once chosen is kept beside the machine's history, keyed by instance id: the same bytes on another instance are a copied disk.
 
-use std::collections::BTreeSet;
-
 use anyhow::{Context, Result};
 use serde::{Deserialize, Serialize};
 
 use crate::config::Config;
-use crate::facts::Facts;
-use crate::look::Look;
+use crate::facts::{Facts, unique_uuid};
+use crate::look::{Look, is_blank};
 use crate::step::Change;
 
 /// Where the decision is kept. It is written only as a [`Change`], never with the history: so a plan shows it, and no round that is
@@ -52,9 +50,7 @@ pub struct Origin {
 impl Decision {
     /// What was decided here or on the disk's origin; absent or blank (a power cut) is `None`.
     pub fn read(look: Look<'_>) -> Result<Option<Self>> {
-        let Some(text) = look.text(DECISION_FILE)?.filter(|text| !text.trim_matches(['\0', ' ', '\n']).is_empty()) else {
-            return Ok(None);
-        };
+        let Some(text) = look.text(DECISION_FILE)?.filter(|text| !is_blank(text.as_bytes())) else { return Ok(None) };
         let advice = || format!("reading {DECISION_FILE} (once it is removed, the node is named anew)");
         serde_json::from_str(&text).map(Some).with_context(advice)
     }
@@ -65,9 +61,11 @@ impl Decision {
         Ok(Change::write(DECISION_FILE, text + "\n"))
     }
 
-    /// Its name holds, whatever the template would make of today's facts: a cluster may know it, or nobody asked for another one.
-    pub fn holds(&self, config: &Config) -> bool {
-        self.joined || self.template == config.node.name.to_string()
+    /// Its name holds, whatever the template would make of today's facts: a cluster may know it, or nobody asked for another one. A name
+    /// that was chosen before the platform was seen (it does not answer a young machine) was chosen too early.
+    pub fn holds(&self, config: &Config, facts: &Facts) -> bool {
+        let too_early = self.cloud == "none" && facts.instance.as_ref().is_some_and(|instance| instance.cloud != "none");
+        self.joined || (self.template == config.node.name.to_string() && !too_early)
     }
 }
 
@@ -106,19 +104,9 @@ pub fn standing(decision: Option<&Decision>, facts: &Facts) -> Standing {
     }
 }
 
-/// Whether two `product_uuid`s are the same one, in any case; `None` when one of them is missing or says nothing.
+/// Whether two `product_uuid`s are the same one, in any case; `None` when one of them is missing or is not one machine's alone.
 pub fn same_uuid(one: Option<&str>, other: Option<&str>) -> Option<bool> {
-    let worth = |uuid: Option<&str>| uuid.map(|uuid| uuid.trim().to_ascii_lowercase()).filter(|uuid| is_worth_something(uuid));
-    Some(worth(one)? == worth(other)?)
-}
-
-/// Firmware that was never given a UUID shows one digit repeated ("not present", "not settable": SMBIOS, 7.2.1 System UUID), or its
-/// vendor's example, in either byte order.
-fn is_worth_something(uuid: &str) -> bool {
-    const EXAMPLES: [&str; 2] = ["03000200-0400-0500-0006-000700080009", "00020003-0004-0005-0006-000700080009"];
-    let digits: Vec<char> = uuid.chars().filter(char::is_ascii_hexdigit).collect();
-    let different: BTreeSet<char> = digits.iter().copied().collect();
-    digits.len() == 32 && different.len() > 2 && !EXAMPLES.contains(&uuid)
+    Some(unique_uuid(one?)? == unique_uuid(other?)?)
 }
 
 #[cfg(test)]
@@ -133,15 +121,8 @@ mod tests {
     fn only_uuids_that_say_something_are_compared() {
         assert_eq!(same_uuid(Some(UUID), Some(&UUID.to_lowercase())), Some(true));
         assert_eq!(same_uuid(Some(UUID), Some(OTHER)), Some(false));
-        for worthless in [
-            "00000000-0000-0000-0000-000000000000",
-            "FFFFFFFF-FFFF-FFFF-FFFF-FFFFFFFFFFFF",
-            "fefefefe-fefe-fefe-fefe-fefefefefefe",
-            "03000200-0400-0500-0006-000700080009",
-            "Not Settable",
-        ] {
-            assert_eq!(same_uuid(Some(worthless), Some(worthless)), None, "{worthless}");
-        }
+        let shared = "03000200-0400-0500-0006-000700080009";
+        assert_eq!(same_uuid(Some(shared), Some(shared)), None);
         assert_eq!(same_uuid(None, Some(UUID)), None);
     }
 

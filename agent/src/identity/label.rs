@@ -3,8 +3,7 @@
 //! Two different texts never become one name, whatever must be changed to make a label of them: a text that is one already, but for
 //! its case, stays as it is, and any other one is tidied, cut, and ends in eight characters of its own digest.
 
-/// The longest label in a DNS name (RFC 1123, 2.1; RFC 1035, 2.3.4).
-const LONGEST: usize = 63;
+use crate::config::LONGEST_NAME;
 
 /// How many characters of a digest stand for a text.
 const SHORT: usize = 8;
@@ -23,14 +22,14 @@ pub fn from_text(text: &str) -> Option<String> {
 pub fn is_label(text: &str) -> bool {
     let is_plain = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit();
     let ends = [text.bytes().next(), text.bytes().last()];
-    text.len() <= LONGEST
+    text.len() <= LONGEST_NAME
         && ends.into_iter().all(|end| end.is_some_and(is_plain))
         && text.bytes().all(|byte| is_plain(byte) || byte == b'-')
 }
 
 /// `LABEL-xxxxxxxx` with the short digest of a text; the label is cut where both together would be too long.
 pub fn with_digest(label: &str, text: &str) -> String {
-    let cut: String = label.chars().take(LONGEST - 1 - SHORT).collect();
+    let cut: String = label.chars().take(LONGEST_NAME - 1 - SHORT).collect();
     format!("{}-{}", cut.trim_end_matches('-'), short_digest(text))
 }
 
@@ -80,7 +79,7 @@ mod tests {
     #[test]
     fn a_long_text_is_cut_and_stays_different() {
         let (one, two) = (from_text(&"a".repeat(64)).unwrap(), from_text(&"a".repeat(65)).unwrap());
-        assert!(is_label(&one) && is_label(&two) && one.len() == LONGEST, "{one}");
+        assert!(is_label(&one) && is_label(&two) && one.len() == LONGEST_NAME, "{one}");
         assert_ne!(one, two);
         // Where the cut leaves a hyphen at the end, it goes.
         assert!(!from_text(&format!("{}-{}", "a".repeat(53), "b".repeat(53))).unwrap().contains("--"));

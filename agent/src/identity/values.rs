@@ -1,7 +1,8 @@
 //! A placeholder of `node.name` stands for one thing that is known of this machine; what nobody knows has no value.
 
 use crate::config::Config;
-use crate::facts::{Facts, Gpu, gpu};
+use crate::facts::Facts;
+use crate::facts::gpu::{Gpu, most_frequent_model};
 
 /// How many letters and digits of an instance id's end are its short form.
 const SHORT_ID: usize = 10;
@@ -15,8 +16,8 @@ pub fn of(placeholder: &str, config: &Config, facts: &Facts) -> Option<String> {
         "machine-id-short" => facts.machine_id.chars().take(8).collect(),
         "instance-name" => instance?.name.clone()?,
         "cluster" => config.cluster.name.clone()?,
-        "gpu-model" => gpu_model(&facts.gpus)?,
-        "gpu-count" => facts.gpus.len().to_string(),
+        "gpu-model" => gpu_model(&facts.gpus_for_containers())?,
+        "gpu-count" => facts.gpus_for_containers().len().to_string(),
         "role" => config.node.role.word().to_owned(),
         "zone" => instance?.zone.clone()?,
         "region" => instance?.region.clone()?,
@@ -31,22 +32,16 @@ fn short(id: &str) -> String {
     plain[plain.len().saturating_sub(SHORT_ID)..].iter().collect()
 }
 
-/// The model that most of the GPUs are; of equally many, the one that comes first on the bus. Without a GPU it is `cpu`.
-fn gpu_model(gpus: &[Gpu]) -> Option<String> {
-    if gpus.is_empty() {
-        return Some("cpu".to_owned());
-    }
-    let models: Vec<String> = gpus.iter().filter_map(gpu::short_model).collect();
-    let count = |model: &String| models.iter().filter(|other| *other == model).count();
-    // `max_by_key` takes the last of several greatest ones.
-    models.iter().rev().max_by_key(|model| count(model)).cloned()
+/// Without a GPU for its containers a node is a `cpu` one.
+fn gpu_model(gpus: &[&Gpu]) -> Option<String> {
+    if gpus.is_empty() { Some("cpu".to_owned()) } else { most_frequent_model(gpus) }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::config::{self, PLACEHOLDERS, Source};
-    use crate::facts::Instance;
+    use crate::facts::{Instance, VirtualFunctions};
 
     fn gpu(model: Option<&str>) -> Gpu {
         let model = model.map(str::to_owned);
@@ -100,11 +95,17 @@ mod tests {
     }
 
     #[test]
-    fn the_model_is_that_of_most_gpus() {
-        let model = |models: &[Option<&str>]| gpu_model(&models.iter().map(|model| gpu(*model)).collect::<Vec<_>>());
-        assert_eq!(model(&[]), Some("cpu".to_owned()));
-        assert_eq!(model(&[None]), None);
-        assert_eq!(model(&[Some("L4"), Some("A10"), Some("A10")]), Some("a10".to_owned()));
-        assert_eq!(model(&[Some("L4"), Some("A10"), Some("A10"), Some("L4"), None]), Some("l4".to_owned()));
+    fn only_gpus_for_containers_are_counted() {
+        let config = config::load(Vec::new()).unwrap().config;
+        let a100 = Gpu { virtual_functions: Some(VirtualFunctions { possible: 16, enabled: 7 }), ..gpu(Some("A100")) };
+        let function = Gpu { is_virtual: true, ..gpu(Some("A100")) };
+        let divided = Facts { gpus: [vec![a100], vec![function; 7]].concat(), ..Facts::default() };
+        assert_eq!(of("gpu-count", &config, &divided).as_deref(), Some("7"));
+        let kept_back = Gpu { driver: Some("vfio-pci".to_owned()), ..gpu(Some("Tesla T4")) };
+        let facts = Facts { gpus: vec![kept_back], ..Facts::default() };
+        let values = ["gpu-count", "gpu-model"].map(|placeholder| of(placeholder, &config, &facts).unwrap());
+        assert_eq!(values, ["0", "cpu"]);
+        let unknown = Facts { gpus: vec![gpu(None)], ..Facts::default() };
+        assert_eq!(of("gpu-model", &config, &unknown), None);
     }
 }

@@ -90,20 +90,9 @@ pub fn differences(look: Look<'_>, name: &str) -> Result<Vec<(String, Change)>> 
     Ok(differences)
 }
 
-/// The name, where it is from, and who would have had another one.
+/// The name, who says so, and whether cloud-init would have had another one.
 fn evidence(look: Look<'_>, identity: &Identity) -> Result<String> {
-    let source = look.facts.instance.as_ref().map_or("the configuration", |instance| instance.source.as_str());
-    let mut evidence = format!("{}, from {source}", identity.name);
-    let decision = identity.decision.as_ref();
-    let instead_of = decision.and_then(|decision| decision.instead_of.as_ref());
-    if let Some(taken) = instead_of {
-        evidence.push_str(&format!("; another machine has {taken}"));
-    }
-    if let Some(other) = identity.would_be.as_ref().filter(|other| Some(*other) != instead_of) {
-        let joined = decision.is_some_and(|decision| decision.joined);
-        let why = if joined { "a joined node keeps its name" } else { "a name once chosen is kept" };
-        evidence.push_str(&format!("; node.name would now give {other}; {why}"));
-    }
+    let mut evidence = format!("{}: {}", identity.name, identity.because);
     if look.exists(CLOUD_INIT)? {
         let mut wanted = opinions::all(look).into_iter().rev().filter(|opinion| opinion.is_cloud_inits);
         if let Some(opinion) = wanted.next().filter(|opinion| !opinion.is_for(&identity.name)) {
@@ -129,20 +118,4 @@ fn with_name(hosts: &str, name: &str) -> Option<String> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::with_name;
-
-    #[test]
-    fn hosts_keeps_every_other_line() {
-        let hosts = "127.0.0.1 localhost\n127.0.1.1 old # Debian\n\n10.0.0.9 nas\n";
-        let text = with_name(hosts, "i-1").unwrap();
-        assert_eq!(text, "127.0.0.1 localhost\n127.0.1.1 i-1\n\n10.0.0.9 nas\n");
-        assert_eq!(with_name(&text, "i-1"), None);
-    }
-
-    #[test]
-    fn a_name_in_a_comment_does_not_count() {
-        assert_eq!(with_name("127.0.0.1 localhost # i-1\n", "i-1").unwrap(), "127.0.0.1 localhost # i-1\n127.0.1.1 i-1\n");
-        assert_eq!(with_name("", "i-1").unwrap(), "127.0.1.1 i-1\n");
-    }
-}
+mod tests;

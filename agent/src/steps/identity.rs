@@ -16,9 +16,6 @@ const CERTIFICATES: &str = "/var/lib/kubelet/pki";
 /// What a kubelet starts from, besides its certificates (kubeadm, "Implementation details").
 const KUBECONFIGS: [&str; 2] = [KUBELET_KUBECONFIG, "/etc/kubernetes/bootstrap-kubelet.conf"];
 
-/// Either of them makes a machine a part of the control plane.
-const CONTROL_PLANE: [&str; 2] = ["/etc/kubernetes/manifests/kube-apiserver.yaml", "/var/lib/etcd/member"];
-
 /// The node's name is decided and kept, and nobody else's credentials are on its disk.
 pub struct OwnIdentity;
 
@@ -41,14 +38,14 @@ impl Step for OwnIdentity {
             Ok(identity) => identity,
             Err(finding) => return Ok(Status::Broken(finding)),
         };
-        let Some(decision) = &identity.decision else { return Ok(Status::Ready(evidence(&identity))) };
+        let Some(decision) = &identity.decision else { return Ok(Status::Ready(evidence(look, &identity))) };
         let keep = (identity.kept.as_ref() != Some(decision)).then(|| decision.change()).transpose()?;
         let foreign = match &decision.copied_from {
             Some(origin) => foreign_credentials(look, origin, identity.is_new_copy())?,
             None => Vec::new(),
         };
         if let Some(origin) = decision.copied_from.as_ref().filter(|_| identity.is_new_copy() || !foreign.is_empty())
-            && let Some(finding) = copied_control_plane(look, origin)?
+            && let Some(finding) = copied_control_plane(look, origin)
         {
             return Ok(Status::Broken(finding));
         }
@@ -57,7 +54,7 @@ impl Step for OwnIdentity {
                 Some(change) => {
                     Status::pending(format!("the name {} is not kept yet ({})", identity.name, identity.because), vec![change])
                 }
-                None => Status::Ready(evidence(&identity)),
+                None => Status::Ready(evidence(look, &identity)),
             });
         }
         let mut changes = Vec::new();
@@ -87,10 +84,28 @@ fn words(origin: &Origin) -> String {
     format!("instance {} (node {})", origin.instance_id, origin.node)
 }
 
-fn evidence(identity: &Identity) -> String {
-    let copied = identity.decision.as_ref().and_then(|decision| decision.copied_from.as_ref());
-    let copied = copied.map_or_else(String::new, |origin| format!("; the disk was copied from {}", words(origin)));
-    format!("{}: {}{copied}", identity.name, identity.because)
+/// Which instance this is, and what would have given the node another name. Why it has its name says the step `hostname`.
+fn evidence(look: Look<'_>, identity: &Identity) -> String {
+    let named = look.facts.instance.as_ref().filter(|instance| Some(&instance.id) == identity.instance_id.as_ref());
+    let mut evidence = match (named, &identity.instance_id) {
+        (Some(instance), _) => format!("instance {}, from {}", instance.id, instance.source),
+        (None, Some(kept)) => format!("instance {kept}, as {DECISION_FILE} has it"),
+        (None, None) => "nothing names the instance".to_owned(),
+    };
+    let decision = identity.decision.as_ref();
+    if let Some(origin) = decision.and_then(|decision| decision.copied_from.as_ref()) {
+        evidence.push_str(&format!("; the disk was copied from {}", words(origin)));
+    }
+    let instead_of = decision.and_then(|decision| decision.instead_of.as_ref());
+    if let Some(taken) = instead_of {
+        evidence.push_str(&format!("; another machine has the name {taken}"));
+    }
+    if let Some(other) = identity.would_be.as_ref().filter(|other| Some(*other) != instead_of) {
+        let joined = decision.is_some_and(|decision| decision.joined);
+        let why = if joined { "a joined node keeps its name" } else { "a name once chosen is kept" };
+        evidence.push_str(&format!("; node.name would now give {other}; {why}"));
+    }
+    evidence
 }
 
 /// The files of the other node's membership that are still here, in the order in which they go: what tells that they are the other
@@ -119,21 +134,17 @@ fn foreign_credentials(look: Look<'_>, origin: &Origin, is_new: bool) -> Result<
 }
 
 /// A second etcd member of one name would take the cluster down: that is for a person to decide.
-fn copied_control_plane(look: Look<'_>, origin: &Origin) -> Result<Option<Finding>> {
-    for path in CONTROL_PLANE {
-        if look.exists(path)? {
-            return Ok(Some(Finding::new(
-                "control-plane-copied",
-                "This disk is a copy of a control plane node, and is not touched",
-                format!("{DECISION_FILE} is of {}, this is another instance, and there is {path}", words(origin)),
-                format!(
-                    "if that node lives, make this one a new one: kubeadm reset, then gpuk-agent up; \
-                     if this machine takes the place of that node, which is gone: rm {DECISION_FILE}, then gpuk-agent up"
-                ),
-            )));
-        }
-    }
-    Ok(None)
+fn copied_control_plane(look: Look<'_>, origin: &Origin) -> Option<Finding> {
+    let path = look.facts.marks.control_plane.as_ref()?;
+    Some(Finding::new(
+        "control-plane-copied",
+        "This disk is a copy of a control plane node, and is not touched",
+        format!("{DECISION_FILE} is of {}, this is another instance, and there is {path}", words(origin)),
+        format!(
+            "if that node lives, make this one a new one: kubeadm reset, then gpuk-agent up; \
+             if this machine takes the place of that node, which is gone: rm {DECISION_FILE}, then gpuk-agent up"
+        ),
+    ))
 }
 
 #[cfg(test)]

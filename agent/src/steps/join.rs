@@ -20,9 +20,10 @@ use anyhow::Result;
 use async_trait::async_trait;
 
 use super::kubelet::UNIT as KUBELET;
+use crate::config::Role;
 use crate::host::apply::Failure;
 use crate::host::programs::Question;
-use crate::look::Look;
+use crate::look::{Look, is_blank};
 use crate::step::{Change, Finding, Stage, Status, Step, UnitVerb};
 pub use joined::CERTIFICATE;
 use joined::{KUBELET_CONFIG, Membership};
@@ -63,6 +64,9 @@ impl Step for Join {
         }
         match joined::membership(look)? {
             Membership::Member { until } => member(look, until).await,
+            Membership::Stranger { why, .. } if look.config.node.role == Role::ControlPlane => {
+                Ok(Status::Broken(no_control_plane(&why)))
+            }
             Membership::Stranger { why, bad_certificate } => stranger(look, why, bad_certificate).await,
         }
     }
@@ -111,6 +115,18 @@ async fn member(look: Look<'_>, until: SystemTime) -> Result<Status> {
     Ok(Status::Ready(evidence))
 }
 
+/// Joined as a worker, it would be no part of the control plane, and two programs would care for one kubelet.
+fn no_control_plane(why: &str) -> Finding {
+    Finding::new(
+        "control-plane-not-supported",
+        "A control plane node is not joined by this program",
+        format!("{why}, and node.role is \"{}\"", Role::ControlPlane.word()),
+        "join it by hand (on a control plane node, kubeadm init phase upload-certs --upload-certs and \
+         kubeadm token create --print-join-command say how), then: gpuk-agent up; if it is none: [node] role = \"worker\"; \
+         if somebody else cares for it: [node] role = \"observed\"",
+    )
+}
+
 /// Not joined: find an API server that proves itself, and let kubeadm do the rest.
 async fn stranger(look: Look<'_>, mut why: String, bad_certificate: bool) -> Result<Status> {
     let target = match target::of(look)? {
@@ -126,7 +142,7 @@ async fn stranger(look: Look<'_>, mut why: String, bad_certificate: bool) -> Res
     };
     // An earlier join may have failed for a reason that somebody has repaired since: say it, and try again.
     let kubelet = look.unit(KUBELET).await?.unwrap_or_default();
-    let configured = look.read(KUBELET_CONFIG)?.is_some_and(|bytes| !joined::is_blank(&bytes));
+    let configured = look.read(KUBELET_CONFIG)?.is_some_and(|bytes| !is_blank(&bytes));
     if configured && kubelet.cannot_start() {
         let finding = diagnosis(look).await;
         why = format!("{why}; {finding}; {}", finding.remedy);

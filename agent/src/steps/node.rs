@@ -58,13 +58,7 @@ pub(super) fn judge(look: Look<'_>, name: &str, node: &NodeObject) -> Status {
         return Status::Waiting(Finding::new(
             "node-is-another-machine",
             "Another machine uses this node's name",
-            format!(
-                "Node {name} has machine id {:?} and system UUID {:?}, this machine has {:?} and {:?}",
-                node.machine_id,
-                node.system_uuid,
-                facts.machine_id,
-                facts.dmi.product_uuid.as_deref().unwrap_or_default()
-            ),
+            identity::both_machines(node, &facts.machine_id, facts.dmi.product_uuid.as_deref()),
             format!(
                 "if the other machine is gone: kubectl delete node {name}, then: systemctl restart kubelet; if it lives: give one of them another [node] name"
             ),
@@ -78,11 +72,11 @@ pub(super) fn judge(look: Look<'_>, name: &str, node: &NodeObject) -> Status {
             "journalctl -b -u kubelet",
         ));
     }
+    if node.is_ready() {
+        let cordoned = if node.unschedulable { ", but cordoned" } else { "" };
+        return Status::Ready(format!("Node {name} is Ready{cordoned}"));
+    }
     match node.condition("Ready") {
-        Some(ready) if ready.status == "True" => {
-            let cordoned = if node.unschedulable { ", but cordoned" } else { "" };
-            Status::Ready(format!("Node {name} is Ready{cordoned}"))
-        }
         Some(ready) => Status::Waiting(Finding::new(
             "node-not-ready",
             "The node is registered but not Ready",

@@ -27,14 +27,19 @@ impl Step for Observed {
     }
 
     async fn check(&self, look: Look<'_>) -> Result<Status> {
-        let mut evidence = Vec::new();
-        for part in [runtime(look).await, kubelet(look).await?, node(look).await?] {
-            match part {
-                Ok(words) => evidence.push(words),
-                Err(finding) => return Ok(Status::Waiting(finding)),
-            }
-        }
-        Ok(Status::Ready(evidence.join("; ")))
+        // One after the other: what cannot be looked at must not hide what an earlier part found.
+        let runtime = match runtime(look).await {
+            Ok(words) => words,
+            Err(finding) => return Ok(Status::Waiting(finding)),
+        };
+        let kubelet = match kubelet(look).await? {
+            Ok(words) => words,
+            Err(finding) => return Ok(Status::Waiting(finding)),
+        };
+        Ok(match node(look).await? {
+            Ok(node) => Status::Ready(format!("{runtime}; {kubelet}; {node}")),
+            Err(finding) => Status::Waiting(finding),
+        })
     }
 }
 

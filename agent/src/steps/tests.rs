@@ -1,17 +1,20 @@
 #![allow(clippy::disallowed_methods, reason = "a test prepares its own files")]
 
 use std::path::Path;
+use std::time::Duration;
 
-use super::{hostname::Hostname, kernel::Kernel, kubelet::Kubelet, node::Node, observed::Observed};
+use async_trait::async_trait;
+
+use super::{kernel::Kernel, kubelet::Kubelet, node::Node, observed::Observed};
 use crate::config::{self, Source};
 use crate::facts::{Facts, Gpu, Instance};
 use crate::host::Host;
 use crate::host::clock::FixedClock;
 use crate::host::cluster::{ClusterError, Condition, Node as NodeObject, ScriptedCluster};
 use crate::host::runtime::{RuntimeStatus, ScriptedRuntime};
-use crate::host::units::{ScriptedUnits, UnitState};
+use crate::host::units::{ScriptedUnits, UnitState, Units};
 use crate::look::Look;
-use crate::step::{Change, Status, Step};
+use crate::step::{Change, Status, Step, UnitVerb};
 
 /// A machine of fakes on these files.
 pub(super) fn machine(files: &[(&str, &str)]) -> (tempfile::TempDir, Host) {
@@ -61,23 +64,6 @@ pub(super) async fn settles(step: &dyn Step, host: &Host, facts: &Facts, configu
     let again = check(step, host, facts, configuration).await;
     assert!(matches!(again, Status::Ready(_)), "{again:?}");
     made
-}
-
-#[tokio::test]
-async fn the_hostname_is_the_instance_id_and_cloud_init_is_kept_from_it() {
-    let files = [
-        ("etc/hostname", "debian\n"),
-        ("proc/sys/kernel/hostname", "i-1\n"),
-        ("etc/hosts", "127.0.0.1 localhost\n"),
-        ("etc/cloud/cloud.cfg", ""),
-    ];
-    let (_root, host) = machine(&files);
-    let made = settles(&Hostname, &host, &facts(), "").await;
-    assert_eq!(written(&made, "/etc/hostname"), "i-1\n");
-    assert!(written(&made, "/etc/cloud/cloud.cfg.d/99-gpuk-agent-hostname.cfg").contains("preserve_hostname: true"));
-    let (_root, host) =
-        machine(&[("etc/hostname", "i-1\n"), ("proc/sys/kernel/hostname", "dhcp-7\n"), ("etc/hosts", "127.0.1.1 i-1\n")]);
-    assert_eq!(changes(check(&Hostname, &host, &facts(), "").await), [Change::Hostname("i-1".to_owned())]);
 }
 
 const KERNEL_FILES: [(&str, &str); 6] = [
@@ -208,7 +194,9 @@ async fn a_node_is_ours_and_of_this_boot_and_ready() {
     assert_eq!(node_with(Ok(Some(object("m", "b", "True"))), 0).await, Status::Ready("Node i-1 is Ready".to_owned()));
     assert_eq!(code(&node_with(Ok(Some(object("m", "b", "False"))), 0).await), "node-not-ready");
     assert_eq!(code(&node_with(Ok(Some(object("m", "old", "True"))), 0).await), "node-not-seen-since-boot");
-    assert_eq!(code(&node_with(Ok(Some(object("other", "b", "True"))), 0).await), "node-is-another-machine");
+    let Status::Waiting(finding) = node_with(Ok(Some(object("other", "b", "True"))), 0).await else { unreachable!() };
+    let seen = "Node i-1 has machine id other, system UUID none, address none and is Ready; this machine has machine id m, product UUID none";
+    assert_eq!((finding.code.as_str(), finding.why.as_str()), ("node-is-another-machine", seen));
     assert_eq!(code(&node_with(Err(ClusterError::Unreachable("timed out".to_owned())), 0).await), "api-unreachable");
     assert_eq!(code(&node_with(Err(ClusterError::Refused(401, "Unauthorized".to_owned())), 0).await), "api-refuses");
 }
@@ -236,56 +224,27 @@ async fn a_managed_node_is_only_looked_at() {
     assert!(matches!(check(&Observed, &host, &facts, "").await, Status::Ready(words) if words.contains("is Ready")));
 }
 
-#[tokio::test]
-async fn the_hostname_step_says_who_else_names_the_machine() {
-    let lease = ("run/systemd/netif/leases/2", "HOSTNAME=ip-10-0-0-5\n");
-    let (_root, host) = machine(&[
-        ("etc/hostname", "i-1\n"),
-        ("etc/hosts", "127.0.1.1 i-1\n"),
-        ("proc/sys/kernel/hostname", "ip-10-0-0-5\n"),
-        lease,
-    ]);
-    let Status::Pending { why, changes } = check(&Hostname, &host, &facts(), "").await else { unreachable!() };
-    assert_eq!(
-        why,
-        "the name should be i-1: the kernel says \"ip-10-0-0-5\", as the DHCP lease /run/systemd/netif/leases/2 would have it"
-    );
-    assert_eq!(changes, [Change::Hostname("i-1".to_owned())]);
-    let (_root, host) = machine(&[
-        ("etc/hostname", "i-1\n"),
-        ("etc/hosts", "127.0.1.1 i-1\n"),
-        ("proc/sys/kernel/hostname", "i-1\n"),
-        ("etc/cloud/cloud.cfg", ""),
-        ("run/cloud-init/instance-data.json", "{\"v1\": {\"local_hostname\": \"ip-10-0-0-5\"}}"),
-        lease,
-    ]);
-    settles(&Hostname, &host, &facts(), "").await;
-    let Status::Ready(evidence) = check(&Hostname, &host, &facts(), "").await else { unreachable!() };
-    assert_eq!(evidence, "i-1, from the seed; cloud-init wanted ip-10-0-0-5 and is told not to");
-    // No cloud-init, no word about it.
-    let (_root, host) =
-        machine(&[("etc/hostname", "i-1\n"), ("etc/hosts", "127.0.1.1 i-1\n"), ("proc/sys/kernel/hostname", "i-1\n")]);
-    assert_eq!(check(&Hostname, &host, &facts(), "").await, Status::Ready("i-1, from the seed".to_owned()));
+/// A system bus that nobody answers on.
+struct NoBus;
+
+#[async_trait(?Send)]
+impl Units for NoBus {
+    async fn state(&self, _unit: &str) -> anyhow::Result<Option<UnitState>> {
+        anyhow::bail!("no bus")
+    }
+
+    async fn act(&self, _verb: UnitVerb, _unit: &str, _limit: Duration) -> anyhow::Result<()> {
+        anyhow::bail!("no bus")
+    }
 }
 
 #[tokio::test]
-async fn a_kept_name_is_told_from_what_the_template_would_give_now() {
-    let kept = |joined: bool| {
-        format!(
-            "{{\"instanceId\": \"i-1\", \"cloud\": \"nocloud\", \"node\": \"old\", \"template\": \"{{instance-id}}\", \"joined\": {joined}}}"
-        )
-    };
-    let (root, host) = machine(&[
-        ("var/lib/gpuk-agent/identity.json", &kept(true)),
-        ("etc/hostname", "old\n"),
-        ("etc/hosts", "127.0.1.1 old\n"),
-        ("proc/sys/kernel/hostname", "old\n"),
-    ]);
-    let Status::Ready(evidence) = check(&Hostname, &host, &facts(), "[node]\nname = \"new\"\n").await else { unreachable!() };
-    assert_eq!(evidence, "old, from the seed; node.name would now give new; a joined node keeps its name");
-    std::fs::write(root.path().join("var/lib/gpuk-agent/identity.json"), kept(false)).unwrap();
-    let Status::Ready(evidence) = check(&Hostname, &host, &facts(), "").await else { unreachable!() };
-    assert!(evidence.ends_with("; node.name would now give i-1; a name once chosen is kept"), "{evidence}");
-    let made = changes(check(&Hostname, &host, &facts(), "[node]\nname = \"new\"\n").await);
-    assert_eq!(written(&made, "/etc/hostname"), "new\n", "nobody knows the old name yet");
+async fn a_bus_that_does_not_answer_hides_no_finding_of_the_runtime() {
+    let (_root, mut host) = machine(&[]);
+    host.units = Box::new(NoBus);
+    assert_eq!(code(&check(&Observed, &host, &facts(), "").await), "runtime-not-ready");
+    host.runtime = Box::new(ScriptedRuntime(Some(RuntimeStatus { runtime_ready: true, ..RuntimeStatus::default() })));
+    let config = config::load(Vec::new()).unwrap().config;
+    let error = Observed.check(Look::new(&host, &config, &facts())).await.unwrap_err();
+    assert_eq!(error.to_string(), "no bus");
 }

@@ -3,12 +3,12 @@
 use std::time::Duration;
 
 use super::round;
-use crate::catalog;
 use crate::cli::{Common, Exit};
-use crate::config::Role;
+use crate::config::{self, Role};
 use crate::engine::{Event, Observer, Stop};
 use crate::host::watch::Watch;
 use crate::host::{Host, service};
+use crate::look::Look;
 use crate::report::journal::{self, Journal};
 use crate::report::terminal::Terminal;
 use crate::session::{DROP_INS, Session};
@@ -16,6 +16,7 @@ use crate::show::complain;
 use crate::state::{StepRecord, Verdict};
 use crate::step::{Change, Stage};
 use crate::steps::kubelet;
+use crate::{catalog, facts, identity, role};
 
 /// A full look happens this often when no event calls for one, give or take a fifth.
 const SLOW_LOOK: Duration = Duration::from_secs(300);
@@ -31,6 +32,9 @@ const SILENCE_PAUSE: (Duration, Duration) = (Duration::from_secs(1), Duration::f
 
 /// Events come in bunches; what follows within this time belongs to the same drift.
 const SETTLE: Duration = Duration::from_secs(2);
+
+/// How much longer systemd waits for "ready" while the kubelet is held back: more than the longest pause and a look.
+const HELD: Duration = Duration::from_secs(900);
 
 /// Stays until it is told to stop.
 pub async fn run(common: &Common, environment: Vec<(String, String)>) -> Exit {
@@ -101,7 +105,6 @@ enum Outcome {
 /// One round under the lock. The machine and its configuration are read anew: both may have changed.
 async fn one_round(common: &Common, environment: Vec<(String, String)>, stop: &Stop) -> Result<Outcome, Exit> {
     let troubled = |what: &str| {
-        service::ready();
         service::status(what);
         Ok(Outcome::Troubled)
     };
@@ -117,6 +120,7 @@ async fn one_round(common: &Common, environment: Vec<(String, String)>, stop: &S
         Ok(session) => session,
         Err(trouble) => {
             super::say(&trouble, false);
+            release_without_configuration(&host).await;
             return troubled("the configuration is wrong: gpuk-agent doctor");
         }
     };
@@ -125,15 +129,18 @@ async fn one_round(common: &Common, environment: Vec<(String, String)>, stop: &S
         Err(Exit::NoPermission) => return Err(Exit::NoPermission),
         Err(Exit::Waiting) => {
             // A node that joined long ago need not wait for this with its kubelet.
-            service::ready();
+            release(session.look());
             service::status("waiting for the metadata service");
             return Ok(Outcome::Silence);
         }
-        Err(_) => return troubled("the user-data could not be read: gpuk-agent doctor"),
+        Err(_) => {
+            release(session.look());
+            return troubled("the user-data could not be read: gpuk-agent doctor");
+        }
     }
-    let observer = Both(Terminal::for_service(), Journal::default());
+    let observer = Both(Terminal::for_service(), Journal::default(), session.look());
     let records = round::round(&session, "run", &observer, ROUND_PATIENCE, stop).await;
-    service::ready();
+    release(session.look());
     service::status(&summary(&records));
     let any = |verdict| records.iter().any(|record| record.verdict == verdict);
     Ok(if any(Verdict::Broken) || any(Verdict::Pending) {
@@ -143,6 +150,24 @@ async fn one_round(common: &Common, environment: Vec<(String, String)>, stop: &S
     } else {
         Outcome::Waits
     })
+}
+
+/// Lets systemd start the kubelet, whether or not a round could be made, unless it would start as another node.
+fn release(look: Look<'_>) {
+    if identity::kubelet_may_start(look) {
+        service::ready();
+    } else {
+        service::not_ready_yet(HELD);
+        complain("the kubelet is held back: this disk may be a copy with another node's credentials on it (gpuk-agent doctor)");
+    }
+}
+
+/// The same where nobody knows what is wanted: what the machine shows by itself has to do.
+async fn release_without_configuration(host: &Host) {
+    let Ok(nothing) = config::load(Vec::new()) else { return };
+    let facts = facts::gather(host, &nothing.config, &waiting).await.facts;
+    let shown = config::load(role::layer(&facts).into_iter().collect()).unwrap_or(nothing);
+    release(Look::new(host, &shown.config, &facts));
 }
 
 /// Whoever looks at the console of a machine that does not come up must see what it waits for.
@@ -192,14 +217,15 @@ fn summary(records: &[StepRecord]) -> String {
 }
 
 /// The console and the journal, and systemd as soon as the machine itself is prepared.
-struct Both(Terminal, Journal);
+struct Both<'a>(Terminal, Journal, Look<'a>);
 
-impl Observer for Both {
+impl Observer for Both<'_> {
     fn event(&self, event: &Event<'_>) {
         // The kubelet is ordered after this service: systemd would not start it, for kubeadm or for us, before "ready".
         match event {
             Event::Started(step) => {
-                if step.stage() == Stage::Cluster {
+                // Not where the step `identity` could not be brought to hold.
+                if step.stage() == Stage::Cluster && identity::kubelet_may_start(self.2) {
                     service::ready();
                 }
                 service::status(&format!("working on {}", step.name()));

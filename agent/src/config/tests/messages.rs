@@ -131,6 +131,22 @@ fn token_and_token_file() {
 }
 
 #[test]
+fn taints_in_one_place() {
+    assert_eq!(
+        message(vec![toml(
+            "[node]\ntaints = [\"a=1:NoSchedule\", \"a=1:NoExecute\", \"a=2:NoSchedule\"]\n[gpu]\ntaints = [\"b:NoSchedule\", \"b:NoSchedule\"]\n"
+        )]),
+        "/etc/gpuk/agent.toml:2:10: node.taints: \"a=1:NoSchedule\" and \"a=2:NoSchedule\" have the same key and effect, and a node takes one taint of them; keep one of them\n\
+         /etc/gpuk/agent.toml:4:10: gpu.taints: \"b:NoSchedule\" and \"b:NoSchedule\" have the same key and effect, and a node takes one taint of them; keep one of them"
+    );
+    let startup = Source::flags(pairs(&[("gpu.startup-taints", "a:NoSchedule,a=x:NoSchedule")]));
+    assert!(message(vec![startup]).contains("gpu.startup-taints: \"a:NoSchedule\" and \"a=x:NoSchedule\""));
+    // A later layer takes the place of an earlier one, and one list may say again what another does.
+    let earlier = toml("[node]\ntaints = [\"a=1:NoSchedule\"]\n[gpu]\ntaints = [\"a=2:NoSchedule\"]\n");
+    right(vec![earlier, Source::flags(pairs(&[("node.taints", "a=3:NoSchedule")]))]);
+}
+
+#[test]
 fn a_later_token_takes_the_place_of_an_earlier_token_file() {
     let file = toml("[cluster]\ntoken-file = \"/run/token\"\n");
     let environment = Source::environment(pairs(&[("GPUK_CLUSTER_TOKEN", "zbcdef.9876543210fedcba")]));
@@ -149,7 +165,7 @@ fn node() {
         "/etc/gpuk/agent.toml:2:12: node.labels: \"node-role.kubernetes.io/gpu=\" may not be set by a node on itself: a kubelet that is told to does not start; roles are given from outside, with kubectl label node; right would be a map of label keys and values, e.g. { \"example.com/pool\" = \"gpu\" }\n\
          /etc/gpuk/agent.toml:2:48: node.labels: \"topology.kubernetes.io/rack=7\" may not be set by a node on itself: a kubelet that is told to does not start; right would be a map of label keys and values, e.g. { \"example.com/pool\" = \"gpu\" }\n\
          /etc/gpuk/agent.toml:2:85: node.labels: \"-a=b\" has a key that is not 1 to 63 letters, digits, \"-\", \"_\" or \".\" with a letter or digit at both ends; right would be a map of label keys and values, e.g. { \"example.com/pool\" = \"gpu\" }\n\
-         /etc/gpuk/agent.toml:3:8: node.name: \"GPU-{serial}\" contains \"G\", which a node name cannot; right would be a-z 0-9 - . and the placeholders {instance-id}, {instance-id-short}, {machine-id-short}, {instance-name}, {cluster}, {gpu-model}, {gpu-count}, {role}, {zone}, {region}, {instance-type}, e.g. \"gpu-{instance-id}\"\n\
+         /etc/gpuk/agent.toml:3:8: node.name: \"GPU-{serial}\" contains \"G\", which a node name cannot; right would be a-z 0-9 - and the placeholders {instance-id}, {instance-id-short}, {machine-id-short}, {instance-name}, {cluster}, {gpu-model}, {gpu-count}, {role}, {zone}, {region}, {instance-type}, e.g. \"gpu-{instance-id}\"\n\
          /etc/gpuk/agent.toml:4:8: node.role: \"workers\" is not a choice here; did you mean \"worker\"?\n\
          /etc/gpuk/agent.toml:5:6: node.ip: \"127.0.0.1\" is an address that other machines cannot reach the node by; right would be an IPv4 or IPv6 address of this machine, e.g. \"10.0.0.12\"\n\
          /etc/gpuk/agent.toml:6:15: node.provider-id: \"i-1\" is not a provider id; right would be the cloud's name, :// and its name for the machine, without spaces, or none, e.g. \"aws:///eu-west-1a/i-0123456789abcdef0\"\n\

@@ -49,7 +49,7 @@ impl Wanted {
     pub fn of(look: Look<'_>) -> Self {
         let config = &look.config.containerd;
         let nvidia = match look.config.gpu.enabled {
-            Enabled::Auto => !look.facts.gpus.is_empty(),
+            Enabled::Auto => !look.facts.gpus_for_containers().is_empty(),
             Enabled::Always => true,
             Enabled::Never => false,
         };
@@ -184,5 +184,24 @@ fn cni_folder(view: &View, wanted: &Wanted, cni: CniFolders) -> Option<String> {
         [UPSTREAM_CNI] if !cni.upstream && cni.debian => Some(DEBIAN_CNI.to_owned()),
         [DEBIAN_CNI] if !cni.debian && cni.upstream => Some(UPSTREAM_CNI.to_owned()),
         _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::facts::{Facts, Gpu};
+    use crate::host::Host;
+
+    #[test]
+    fn a_gpu_that_is_kept_for_a_virtual_machine_asks_for_no_nvidia_runtime() {
+        let root = tempfile::tempdir().unwrap();
+        let host = Host::of_fakes(root.path()).unwrap();
+        let config = crate::config::load(Vec::new()).unwrap().config;
+        for (driver, nvidia) in [(Some("vfio-pci"), false), (Some("nvidia"), true), (None, true)] {
+            let gpu = Gpu { driver: driver.map(str::to_owned), ..Gpu::default() };
+            let facts = Facts { gpus: vec![gpu], ..Facts::default() };
+            assert_eq!(Wanted::of(Look::new(&host, &config, &facts)).nvidia, nvidia, "{driver:?}");
+        }
     }
 }

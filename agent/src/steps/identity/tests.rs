@@ -5,7 +5,7 @@
 use std::path::Path;
 
 use super::*;
-use crate::facts::{Facts, Instance};
+use crate::facts::{Dmi, Facts, Instance, marks};
 use crate::host::Host;
 use crate::host::units::{ScriptedUnits, UnitState};
 use crate::identity::decision::Decision;
@@ -39,16 +39,24 @@ impl Machine {
         machine.write(KUBECONFIGS[0], "kubeconfig");
         machine.write(KUBECONFIGS[1], "bootstrap");
         machine.write("/etc/kubernetes/pki/ca.crt", "the cluster's");
-        let origin = Decision {
+        machine.kept(Self::origin());
+        machine
+    }
+
+    /// What i-1 decided.
+    fn origin() -> Decision {
+        Decision {
             instance_id: "i-1".to_owned(),
             cloud: "ec2".to_owned(),
             node: "gpu-1".to_owned(),
             template: "{instance-id}".to_owned(),
             joined: true,
             ..Decision::default()
-        };
-        machine.write(DECISION_FILE, &serde_json::to_string(&origin).unwrap());
-        machine
+        }
+    }
+
+    fn kept(&self, decision: Decision) {
+        self.write(DECISION_FILE, &serde_json::to_string(&decision).unwrap());
     }
 
     fn host(&self) -> Host {
@@ -58,11 +66,23 @@ impl Machine {
         host
     }
 
+    fn facts(&self) -> Facts {
+        let source = "the seed".to_owned();
+        let instance = Instance { cloud: "ec2", id: self.instance.to_owned(), source, ..Instance::default() };
+        let config = crate::config::load(Vec::new()).unwrap().config;
+        let marks = marks::marks(Look::new(&self.host(), &config, &Facts::default())).unwrap();
+        Facts { instance: Some(instance), marks, ..Facts::default() }
+    }
+
     async fn check(&self) -> Status {
         let config = crate::config::load(Vec::new()).unwrap().config;
-        let instance = Instance { cloud: "ec2", id: self.instance.to_owned(), ..Instance::default() };
-        let facts = Facts { instance: Some(instance), ..Facts::default() };
-        OwnIdentity.check(Look::new(&self.host(), &config, &facts)).await.unwrap()
+        OwnIdentity.check(Look::new(&self.host(), &config, &self.facts())).await.unwrap()
+    }
+
+    /// Who it is by what is on its disk now.
+    fn name(&self) -> String {
+        let config = crate::config::load(Vec::new()).unwrap().config;
+        identity::of(Look::new(&self.host(), &config, &self.facts())).unwrap().unwrap().name
     }
 
     /// Makes the first changes of what the step wants; how many it wanted.
@@ -125,7 +145,8 @@ async fn a_copied_disk_loses_the_other_nodes_credentials_before_anything_else() 
     assert!(changes.iter().all(secret), "no credential is kept anywhere: {changes:?}");
     machine.apply(changes.len()).await;
     let Status::Ready(evidence) = machine.check().await else { panic!("not ready") };
-    assert!(evidence.starts_with("i-2: ") && evidence.contains("copied from instance i-1 (node gpu-1)"), "{evidence}");
+    assert_eq!(evidence, "instance i-2, from the seed; the disk was copied from instance i-1 (node gpu-1)");
+    assert_eq!(machine.name(), "i-2");
     let left: Vec<String> = machine.files().into_iter().map(|(path, _)| path).filter(|path| !path.contains("replaced")).collect();
     assert_eq!(left, ["/etc/kubernetes/pki/ca.crt", DECISION_FILE]);
     assert!(!machine.files().iter().any(|(_, bytes)| bytes.windows(11).any(|part| part == b"PRIVATE KEY")));
@@ -150,13 +171,41 @@ async fn stopped_at_any_change_the_next_look_ends_where_the_whole_would_have() {
             machine.apply(stopped_after).await;
             // After a crash the kubelet may or may not run.
             machine.kubelet = if stopped_after % 2 == 0 { "active" } else { "inactive" };
-            let name = |status: &Status| format!("{status:?}").contains("gpu-1: ");
-            assert!(!name(&machine.check().await), "stopped after {stopped_after}: it goes by the other's name");
+            assert_eq!(machine.name(), "i-2", "stopped after {stopped_after}: it goes by the other's name");
             machine.apply(usize::MAX).await;
             assert!(matches!(machine.check().await, Status::Ready(_)), "stopped after {stopped_after}");
             assert_eq!(machine.files(), whole.files(), "stopped after {stopped_after}");
         }
     }
+}
+
+#[tokio::test]
+async fn no_kubelet_starts_with_another_nodes_credentials_while_the_platform_is_silent() {
+    const UUID: &str = "4c4c4544-0042-3510-8052-b3c04f4b4e32";
+    let may_start = |machine: &Machine, instance: Option<&str>, uuid: &str| {
+        let config = crate::config::load(Vec::new()).unwrap().config;
+        let instance = instance.map(|id| Instance { cloud: "ec2", id: id.to_owned(), ..Instance::default() });
+        let dmi = Dmi { product_uuid: Some(uuid.to_owned()), ..Dmi::default() };
+        identity::kubelet_may_start(Look::new(&machine.host(), &config, &Facts { instance, dmi, ..Facts::default() }))
+    };
+    let machine = Machine::copy();
+    machine.kept(Decision { product_uuid: Some(UUID.to_owned()), ..Machine::origin() });
+    let other = "ec2f1a2b-0034-5210-8051-cac04f4a4e32";
+    assert!(may_start(&machine, Some("i-1"), UUID), "its own disk");
+    assert!(may_start(&machine, None, UUID), "its own disk, and nobody names the instance");
+    assert!(!may_start(&machine, Some("i-2"), other), "a copy");
+    assert!(!may_start(&machine, None, other), "a copy, and nobody names the instance");
+    machine.write(DECISION_FILE, "{");
+    assert!(!may_start(&machine, Some("i-1"), UUID), "nobody knows");
+    // The credentials are not all gone when the decision is kept already.
+    let machine = Machine::copy();
+    machine.apply(2).await;
+    assert!(!may_start(&machine, Some("i-2"), other), "cut off");
+    machine.apply(usize::MAX).await;
+    assert!(may_start(&machine, Some("i-2"), other), "nothing of the other's is left");
+    // Nothing was ever decided here.
+    let fresh = Machine { folder: tempfile::tempdir().unwrap(), instance: "", kubelet: "inactive" };
+    assert!(may_start(&fresh, None, other));
 }
 
 #[tokio::test]
@@ -167,8 +216,8 @@ async fn credentials_that_come_after_the_drop_are_the_nodes_own() {
     machine.write(KUBELET_CERTIFICATE, &format!("{NODE_CERTIFICATE}{NODE_KEY}\n"));
     assert_eq!(machine.apply(usize::MAX).await, 1, "only the decision: the node has joined");
     assert!(machine.has(KUBELET_CERTIFICATE) && machine.has(KUBECONFIGS[0]));
-    let Status::Ready(evidence) = machine.check().await else { panic!("not ready") };
-    assert!(evidence.starts_with("gpu-1: the kubelet's certificate is for it"), "{evidence}");
+    assert!(matches!(machine.check().await, Status::Ready(_)));
+    assert_eq!(machine.name(), "gpu-1", "the kubelet's certificate is for it");
     // The other's come back, e.g. with a backup.
     std::fs::remove_file(machine.folder.path().join(KUBELET_CERTIFICATE.trim_start_matches('/'))).unwrap();
     machine.write(KUBELET_CERTIFICATE, &format!("{NODE_CERTIFICATE}{NODE_KEY}"));
@@ -193,8 +242,8 @@ async fn the_copy_of_a_control_plane_node_is_not_touched() {
         let moved = Machine { instance: "i-2", ..at_home };
         std::fs::remove_file(moved.folder.path().join(DECISION_FILE.trim_start_matches('/'))).unwrap();
         moved.apply(usize::MAX).await;
-        let Status::Ready(evidence) = moved.check().await else { panic!("not ready") };
-        assert!(evidence.starts_with("gpu-1: ") && moved.has(KUBELET_CERTIFICATE), "{evidence}");
+        assert!(matches!(moved.check().await, Status::Ready(_)));
+        assert!(moved.name() == "gpu-1" && moved.has(KUBELET_CERTIFICATE), "{}", moved.name());
     }
 }
 
@@ -206,8 +255,8 @@ async fn a_damaged_decision_is_an_error_and_a_blank_one_is_none() {
     let host = machine.host();
     let error = OwnIdentity.check(Look::new(&host, &config, &Facts::default())).await.unwrap_err();
     assert!(format!("{error:#}").contains(DECISION_FILE), "{error:#}");
-    machine.write(DECISION_FILE, "\0\0\n");
+    machine.write(DECISION_FILE, "\0\0\r\n\t");
     machine.apply(usize::MAX).await;
-    let Status::Ready(evidence) = machine.check().await else { panic!("not ready") };
-    assert!(evidence.starts_with("gpu-1: "), "{evidence}");
+    assert!(matches!(machine.check().await, Status::Ready(_)));
+    assert_eq!(machine.name(), "gpu-1");
 }

@@ -4,9 +4,9 @@ use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use ring::hmac;
 
-use crate::config::Secret;
+use crate::config::{Secret, token_parts};
 
-/// A bootstrap token, `[a-z0-9]{6}\.[a-z0-9]{16}` (Kubernetes documentation, "Authenticating with Bootstrap Tokens").
+/// A bootstrap token in its two halves.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct BootstrapToken {
     id: String,
@@ -16,11 +16,8 @@ pub struct BootstrapToken {
 impl BootstrapToken {
     /// Takes a token apart, or `None` when the text is not one.
     pub fn parse(token: &Secret) -> Option<Self> {
-        let (id, secret) = token.expose().trim().split_once('.')?;
-        let is_part = |part: &str, length: usize| {
-            part.len() == length && part.bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit())
-        };
-        (is_part(id, 6) && is_part(secret, 16)).then(|| Self { id: id.to_owned(), secret: Secret::new(secret) })
+        let (id, secret) = token_parts(token.expose().trim())?;
+        Some(Self { id: id.to_owned(), secret: Secret::new(secret) })
     }
 
     /// The public half, by which the cluster finds the token. It may be shown.

@@ -13,7 +13,7 @@ use x509_cert::der::{DateTime, Decode};
 
 pub use crate::host::cluster::KUBELET_CERTIFICATE as CERTIFICATE;
 use crate::host::cluster::KUBELET_KUBECONFIG;
-use crate::look::Look;
+use crate::look::{Look, is_blank};
 pub use crate::steps::kubelet::KUBELET_CONFIG;
 
 /// The cluster's CA, by which the kubelet knows its API server and its clients.
@@ -77,11 +77,6 @@ pub fn membership(look: Look<'_>) -> Result<Membership> {
 /// "2027-11-21T07:18:02Z".
 pub fn moment(time: SystemTime) -> String {
     DateTime::from_system_time(time).map_or_else(|_| "a time out of range".to_owned(), |time| time.to_string())
-}
-
-/// A power cut leaves a file without bytes, or on some file systems one of zeros.
-pub fn is_blank(bytes: &[u8]) -> bool {
-    bytes.iter().all(|byte| *byte == 0 || byte.is_ascii_whitespace())
 }
 
 /// As the kubelet sees it: the certificate and its key must parse and fit, and only the end of the certificate counts.

@@ -15,11 +15,11 @@ use crate::steps::hostname;
 /// What it means for the join that there is a Node of the name: nothing, a warning, or a verdict.
 pub fn judge(node: Node, target: &Target, facts: &Facts) -> Result<Option<String>, Verdict> {
     match identity::is_ours(&node.machine_id, &node.system_uuid, facts) {
-        Some(true) if is_ready(&node) => Err(Verdict::OwnNodeStillReady),
+        Some(true) if node.is_ready() => Err(Verdict::OwnNodeStillReady),
         Some(true) => Ok(None),
         // An object that somebody made, and no machine has reported to. kubeadm would refuse one that is Ready.
-        None if !is_ready(&node) => Ok(None),
-        _ if target.name_taken == NameTaken::TakeOver && !is_ready(&node) => {
+        None if !node.is_ready() => Ok(None),
+        _ if target.name_taken == NameTaken::TakeOver && !node.is_ready() => {
             Ok(Some(format!("the name {} is taken over: {}", target.name, saw(&node, target))))
         }
         _ => Err(Verdict::NameTaken(Box::new(node))),
@@ -33,25 +33,7 @@ pub fn unknown(target: &Target, message: &str) -> String {
 
 /// Both machines, for a person to tell them apart.
 pub fn saw(node: &Node, target: &Target) -> String {
-    let or_none = |text: &str| if text.is_empty() { "none".to_owned() } else { text.to_owned() };
-    let ready = match (is_ready(node), node.ready_since.as_str()) {
-        (true, _) => "Ready".to_owned(),
-        (false, "") => "never Ready".to_owned(),
-        (false, since) => format!("not Ready since {since}"),
-    };
-    format!(
-        "Node {} has machine id {}, system UUID {}, address {} and is {ready}; this machine has machine id {}, product UUID {}",
-        target.name,
-        or_none(&node.machine_id),
-        or_none(&node.system_uuid),
-        or_none(&node.address),
-        or_none(&target.machine_id),
-        or_none(target.product_uuid.as_deref().unwrap_or_default()),
-    )
-}
-
-fn is_ready(node: &Node) -> bool {
-    node.condition("Ready").is_some_and(|ready| ready.status == "True")
+    identity::both_machines(node, &target.machine_id, target.product_uuid.as_deref())
 }
 
 /// With `node.name-taken = "suffix"`: the decision for another name, and the system's name after it. `None` when that is not wanted,

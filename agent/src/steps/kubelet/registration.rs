@@ -5,8 +5,7 @@
 use std::collections::BTreeMap;
 
 use crate::config::{Enabled, ProviderId, Taint, label_value};
-use crate::facts::Gpu;
-use crate::facts::gpu::short_model;
+use crate::facts::gpu::most_frequent_model;
 use crate::look::Look;
 
 // GPU Feature Discovery's names (NVIDIA/k8s-device-plugin), so that both agree.
@@ -50,9 +49,8 @@ impl Registration {
             }
         };
         add(&node.taints);
-        let is_ours = |gpu: &&Gpu| config.enabled != Enabled::Never && gpu.is_for_containers();
-        let gpus: Vec<&Gpu> = look.facts.gpus.iter().filter(is_ours).collect();
-        if !gpus.is_empty() {
+        let gpus = look.facts.gpus_for_containers();
+        if config.enabled != Enabled::Never && !gpus.is_empty() {
             add(&config.taints);
             add(&config.startup_taints);
             labels.insert(GPU_PRESENT.to_owned(), "true".to_owned());
@@ -115,12 +113,4 @@ impl Registration {
         }
         Some(found)
     }
-}
-
-/// The short model that most GPUs are of; of equals the one at the lowest address.
-fn most_frequent_model(gpus: &[&Gpu]) -> Option<String> {
-    let models: Vec<String> = gpus.iter().filter_map(|gpu| short_model(gpu)).collect();
-    let count = |model: &String| models.iter().filter(|other| *other == model).count();
-    // Of equal ones, max_by_key takes the last.
-    models.iter().rev().max_by_key(|model| count(model)).cloned()
 }
