@@ -35,13 +35,15 @@ pub struct Metadata {
     pub instance: Option<Instance>,
     /// What its owner passed along.
     pub user_data: Result<Option<UserData>, Trouble>,
+    /// Why there may be tags of its owner that were not seen.
+    pub without_tags: Option<Trouble>,
     /// What could not be looked at, and why.
     pub unseen: Vec<String>,
 }
 
 impl Default for Metadata {
     fn default() -> Self {
-        Self { instance: None, user_data: Ok(None), unseen: Vec::new() }
+        Self { instance: None, user_data: Ok(None), without_tags: None, unseen: Vec::new() }
     }
 }
 
@@ -107,6 +109,9 @@ pub trait Cloud {
     fn by_firmware(&self, _look: Look<'_>) -> Option<Instance> {
         None
     }
+
+    /// What the tags say besides, in this platform's own words.
+    fn read_tags(&self, _instance: &mut Instance) {}
 
     /// `spec.providerID` as its cloud controller writes it, where id and zone are enough for that.
     fn provider_id(&self, _instance: &Instance) -> Option<String> {
@@ -202,7 +207,6 @@ async fn fetch(cloud: &dyn Cloud, evidence: &str, asking: &Asking<'_>, say: &dyn
         Err(trouble) => trouble.about(&format!("{}, because {evidence}", cloud.name())),
     };
     let look = asking.look;
-    let unseen = vec![format!("instance metadata: {trouble}")];
     let known = match CloudInit::read(look) {
         Ok(known) => known,
         Err(further) => return Err(trouble.about(&further.to_string())),
@@ -211,11 +215,17 @@ async fn fetch(cloud: &dyn Cloud, evidence: &str, asking: &Asking<'_>, say: &dyn
         let metadata = known.metadata(cloud.name(), look);
         if let Some(mut instance) = metadata.instance {
             instance.provider_id = cloud.provider_id(&instance);
-            return Ok(Metadata { instance: Some(instance), unseen, ..metadata });
+            cloud.read_tags(&mut instance);
+            // What cloud-init did not keep may be there all the same.
+            let (without_tags, unseen) = match instance.tags.is_empty() {
+                true => (Some(trouble), Vec::new()),
+                false => (None, vec![format!("instance metadata: {trouble}")]),
+            };
+            return Ok(Metadata { instance: Some(instance), without_tags, unseen, ..metadata });
         }
     }
     match cloud.by_firmware(look) {
-        Some(instance) => Ok(Metadata { instance: Some(instance), user_data: Err(trouble), unseen: Vec::new() }),
+        Some(instance) => Ok(Metadata { instance: Some(instance), user_data: Err(trouble), ..Metadata::default() }),
         None => Err(trouble),
     }
 }

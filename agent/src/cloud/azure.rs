@@ -69,7 +69,7 @@ impl Cloud for Azure {
             (None, Ok(None)) => Ok(None),
             (None, Err(trouble)) => Err(trouble),
         };
-        Ok(Metadata { instance: Some(instance), user_data, unseen: Vec::new() })
+        Ok(Metadata { instance: Some(instance), user_data, ..Metadata::default() })
     }
 }
 

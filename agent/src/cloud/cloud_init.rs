@@ -1,7 +1,10 @@
 //! cloud-init writes what it learned of this boot's instance into `/run`, so it cannot be an older instance's.
 
+use std::collections::BTreeMap;
+
 use serde_json::Value;
 
+use super::tags::tags;
 use super::{Metadata, Trouble, UserData};
 use crate::facts::Instance;
 use crate::look::Look;
@@ -47,9 +50,18 @@ impl CloudInit {
             name: self.text("local_hostname"),
             region: self.text("region"),
             zone: self.text("availability_zone"),
+            tags: self.tags(),
             ..Instance::default()
         });
-        Metadata { instance, user_data: user_data(look), unseen: Vec::new() }
+        Metadata { instance, user_data: user_data(look), ..Metadata::default() }
+    }
+
+    /// The tags in a metadata tree like EC2's, where the owner allows them there. Data sources that keep what they read name the tree
+    /// `meta-data`, all others `meta_data` (cloud-init, `DataSource.persist_instance_data`).
+    fn tags(&self) -> BTreeMap<String, String> {
+        let tree = ["meta-data", "meta_data"].iter().find_map(|name| self.0.pointer(&format!("/ds/{name}/tags/instance")));
+        let pairs = tree.and_then(Value::as_object).into_iter().flatten();
+        tags(pairs.filter_map(|(name, value)| Some((name.clone(), value.as_str()?.to_owned()))))
     }
 }
 

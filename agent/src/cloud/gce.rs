@@ -78,7 +78,7 @@ impl Cloud for Gce {
             managed: managed(&attributes),
             tags: tags(attributes),
         };
-        Ok(Metadata { instance: Some(instance), user_data, unseen: Vec::new() })
+        Ok(Metadata { instance: Some(instance), user_data, ..Metadata::default() })
     }
 }
 

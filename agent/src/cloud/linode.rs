@@ -69,7 +69,7 @@ impl Cloud for Linode {
             ..Instance::default()
         };
         instance.provider_id = self.provider_id(&instance);
-        Ok(Metadata { instance: Some(instance), user_data, unseen })
+        Ok(Metadata { instance: Some(instance), user_data, unseen, ..Metadata::default() })
     }
 
     /// linode-cloud-controller-manager, "provider id".

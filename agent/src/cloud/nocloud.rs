@@ -84,7 +84,7 @@ impl Cloud for NoCloud {
             zone: text(&meta_data, "/availability-zone"),
             ..Instance::default()
         });
-        Ok(Metadata { instance, user_data, unseen: Vec::new() })
+        Ok(Metadata { instance, user_data, ..Metadata::default() })
     }
 }
 

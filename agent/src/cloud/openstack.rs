@@ -68,7 +68,7 @@ impl OpenStack {
         let instance = self.instance(&meta_data, source).ok_or_else(|| unreadable(META_DATA, "it has no uuid".to_owned()))?;
         let address = text(&network, "/networks/0/ip_address");
         let user_data = files.remove(USER_DATA).map(|bytes| UserData { source: format!("{USER_DATA} on {disk}"), bytes });
-        Ok(Metadata { instance: Some(Instance { address, ..instance }), user_data: Ok(user_data), unseen: Vec::new() })
+        Ok(Metadata { instance: Some(Instance { address, ..instance }), user_data: Ok(user_data), ..Metadata::default() })
     }
 
     async fn over_http(&self, asking: &Asking<'_>) -> Result<Metadata, Trouble> {
@@ -93,7 +93,7 @@ impl OpenStack {
         let address = optional(address.and_then(Answered::word), "local-ipv4", &mut unseen);
         let instance_type = optional(instance_type.and_then(Answered::word), "instance-type", &mut unseen);
         let instance = Instance { address, instance_type, ..instance };
-        Ok(Metadata { instance: Some(instance), user_data, unseen })
+        Ok(Metadata { instance: Some(instance), user_data, unseen, ..Metadata::default() })
     }
 
     fn instance(&self, meta_data: &Value, source: String) -> Option<Instance> {

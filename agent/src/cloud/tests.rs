@@ -118,7 +118,7 @@ async fn a_cloud_that_is_silent_costs_the_limit_once_and_is_spoken_of() {
     }
     // The firmware knows the id, and nobody knows the user-data.
     assert_eq!((seen.instance().id.as_str(), seen.instance().source.as_str()), ("i-0123456789abcdef0", "DMI board_asset_tag"));
-    let trouble = seen.gathered.without_user_data.clone().unwrap();
+    let trouble = seen.gathered.unknown.clone().unwrap();
     assert!(trouble.may_pass(), "{trouble}");
     assert!(seen.unseen().contains("http://169.254.169.254") && seen.unseen().contains("4.0 s"), "{}", seen.unseen());
 }
@@ -134,15 +134,32 @@ async fn cloud_init_knows_what_the_service_does_not_say() {
     assert_eq!((instance.cloud, instance.id.as_str(), instance.zone.as_deref()), ("ec2", "i-0feed", Some("eu-west-1a")));
     assert_eq!(instance.provider_id.as_deref(), Some("aws:///eu-west-1a/i-0feed"));
     assert_eq!(seen.user_data().as_deref(), Some("#cloud-config\n"));
-    assert!(seen.gathered.without_user_data.is_none());
+    assert!(seen.gathered.unknown.is_none());
     assert!(seen.unseen().contains("not answered within 5.0 s"), "{}", seen.unseen());
+    // Tags are among what it kept only where it could see them, and one of them may say what the node is.
+    let trouble = seen.gathered.role_unknown.unwrap();
+    assert!(trouble.may_pass() && trouble.to_string().starts_with("the instance's tags: ec2"), "{trouble}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn cloud_init_kept_the_tags_that_the_service_does_not_say() {
+    for tree in ["meta-data", "meta_data"] {
+        let tags = r#"{"Name": "gpu one", "gpuk/role": "observed", "eks:cluster-name": "prod", "join-token": "x", "n": 1}"#;
+        let data = INSTANCE_DATA.replacen('{', &format!(r#"{{"ds": {{"{tree}": {{"tags": {{"instance": {tags}}}}}}}, "#), 1);
+        let seen = Machine::with_firmware(EC2).file("/run/cloud-init/instance-data.json", &data).gather().await;
+        let instance = seen.instance();
+        assert_eq!(instance.tags.keys().collect::<Vec<_>>(), ["Name", "eks:cluster-name", "gpuk/role"], "{tree}");
+        assert_eq!(instance.name.as_deref(), Some("gpu one"));
+        assert_eq!(instance.managed.as_deref(), Some("EKS: tag eks:cluster-name is \"prod\""));
+        assert!(seen.gathered.unknown.is_none() && seen.gathered.role_unknown.is_none());
+    }
 }
 
 #[tokio::test(start_paused = true)]
 async fn without_any_id_there_is_no_instance_but_a_trouble_that_may_pass() {
     let seen = Machine::with_firmware(&[("product_name", "Google Compute Engine")]).gather().await;
     assert_eq!(seen.gathered.facts.instance, None);
-    assert!(seen.gathered.without_user_data.unwrap().may_pass());
+    assert!(seen.gathered.unknown.unwrap().may_pass());
 }
 
 #[tokio::test(start_paused = true)]
@@ -150,7 +167,7 @@ async fn a_page_in_between_is_told_at_once_from_silence() {
     let page = |_: &PlainRequest| answer(200, "<html><body>Please log in</body></html>");
     let seen = Machine::with_firmware(&[("sys_vendor", "Amazon EC2")]).answering("http://169.254.169.254", page).gather().await;
     assert_eq!(seen.took, Duration::ZERO);
-    let trouble = seen.gathered.without_user_data.unwrap();
+    let trouble = seen.gathered.unknown.unwrap();
     assert!(!trouble.may_pass() && trouble.to_string().contains("39 bytes"), "{trouble}");
     assert!(!trouble.to_string().contains("log in"), "what a stranger says is not repeated: {trouble}");
 }
@@ -205,5 +222,5 @@ async fn a_platform_without_a_row_is_known_by_cloud_init() {
 
     let broken = Machine::with_firmware(&[]).file("/run/cloud-init/instance-data.json", "{\"v1\"").gather().await;
     assert_eq!(broken.gathered.facts.instance, None);
-    assert!(!broken.gathered.without_user_data.unwrap().may_pass());
+    assert!(!broken.gathered.unknown.unwrap().may_pass());
 }

@@ -14,8 +14,10 @@ pub struct Gathered {
     pub facts: Facts,
     /// The instance's user-data, when there is any.
     pub user_data: Option<UserData>,
-    /// Why there may be user-data that was not read.
-    pub without_user_data: Option<Trouble>,
+    /// Why it is not known what the node is to be, e.g. because its user-data could not be read.
+    pub unknown: Option<Trouble>,
+    /// Why the machine may be something else than its facts say. It matters only where nobody gave it a role.
+    pub role_unknown: Option<Trouble>,
 }
 
 /// Looks at the machine once. What cannot be seen is listed in [`Facts::unseen`]; `say` hears when somebody is waited for.
@@ -46,19 +48,21 @@ pub async fn gather(host: &Host, config: &Config, say: &dyn Fn(&str)) -> Gathere
     facts.unseen = reader.unseen;
     facts.sources = reader.sources;
     facts.sources.push(metadata);
-    let (user_data, trouble) = match answer {
+    let (mut user_data, mut unknown, mut role_unknown) = (None, None, None);
+    match answer {
         Ok(metadata) => {
             facts.instance = metadata.instance;
             facts.unseen.extend(metadata.unseen);
+            role_unknown = metadata.without_tags.map(|trouble| trouble.about("the instance's tags"));
             match metadata.user_data {
-                Ok(user_data) => (user_data, None),
-                Err(trouble) => (None, Some(trouble.about("user-data"))),
+                Ok(found) => user_data = found,
+                Err(trouble) => unknown = Some(trouble.about("user-data")),
             }
         }
-        Err(trouble) => (None, Some(trouble.about("instance metadata"))),
-    };
-    facts.unseen.extend(trouble.as_ref().map(ToString::to_string));
-    Gathered { facts, user_data, without_user_data: trouble }
+        Err(trouble) => unknown = Some(trouble.about("instance metadata")),
+    }
+    facts.unseen.extend([&unknown, &role_unknown].into_iter().flatten().map(ToString::to_string));
+    Gathered { facts, user_data, unknown, role_unknown }
 }
 
 fn took(name: &'static str, began: Instant) -> SourceTiming {

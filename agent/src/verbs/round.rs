@@ -34,8 +34,8 @@ pub fn may_change(session: &Session) -> Result<(), Exit> {
         complain("this changes the system and needs root. Try: sudo gpuk-agent up   (plan and doctor work without)");
         return Err(Exit::NoPermission);
     }
-    if let Some(why) = &session.without_user_data {
-        complain(&format!("{why}; what it says may be missing, so nothing was changed"));
+    if let Some(why) = &session.unknown {
+        complain(&format!("{why}; what the node is to be may rest on that, so nothing was changed"));
         return Err(if why.may_pass() { Exit::Waiting } else { Exit::Broken });
     }
     Ok(())
@@ -109,13 +109,13 @@ mod tests {
     use crate::session::Session;
 
     #[test]
-    fn without_user_data_nothing_is_changed_and_silence_is_waited_for() {
+    fn without_all_that_decides_nothing_is_changed_and_silence_is_waited_for() {
         let root = tempfile::tempdir().unwrap();
         let verdict = |trouble: Option<Trouble>| {
             let host = Host::of_fakes(root.path()).unwrap();
             let loaded = crate::config::load(Vec::new()).unwrap();
             let (config, settings) = (loaded.config, loaded.settings);
-            may_change(&Session { host, facts: Facts::default(), config, settings, without_user_data: trouble })
+            may_change(&Session { host, facts: Facts::default(), config, settings, unknown: trouble })
         };
         assert_eq!(verdict(None), Ok(()));
         assert_eq!(verdict(Some(Trouble::Unreachable("silent".to_owned()))), Err(Exit::Waiting));

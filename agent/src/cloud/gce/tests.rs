@@ -63,6 +63,6 @@ async fn user_data_may_be_in_base64() {
 async fn an_answer_without_googles_header_is_a_strangers() {
     let stranger = |_: &PlainRequest| answer(200, &document("{}"));
     let seen = machine().answering(BASE, stranger).gather().await;
-    let trouble = seen.gathered.without_user_data.unwrap();
+    let trouble = seen.gathered.unknown.unwrap();
     assert!(!trouble.may_pass() && trouble.to_string().contains("Metadata-Flavor"), "{trouble}");
 }

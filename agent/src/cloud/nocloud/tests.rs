@@ -40,10 +40,10 @@ async fn a_line_in_the_firmware_names_a_server() {
 
     let portal = |_: &PlainRequest| answer(200, "<html>log in</html>");
     let seen = Machine::with_firmware(&[serial]).answering("http://seeds:8000", portal).gather().await;
-    assert!(!seen.gathered.without_user_data.unwrap().may_pass());
+    assert!(!seen.gathered.unknown.unwrap().may_pass());
 
     let seen = Machine::with_firmware(&[serial]).gather().await;
-    assert!(seen.gathered.without_user_data.unwrap().may_pass());
+    assert!(seen.gathered.unknown.unwrap().may_pass());
 }
 
 #[tokio::test(start_paused = true)]
@@ -54,7 +54,7 @@ async fn the_kernels_command_line_has_the_last_word() {
         .await;
     assert_eq!((seen.instance().id.as_str(), seen.user_data().as_deref()), ("i-9", Some("#cloud-config\n")));
     let seen = Machine::with_firmware(&[]).file("/proc/cmdline", "ds=nocloud;s=/nowhere/").gather().await;
-    assert!(seen.gathered.without_user_data.unwrap().to_string().contains("/nowhere/"));
+    assert!(seen.gathered.unknown.unwrap().to_string().contains("/nowhere/"));
     let seen = Machine::with_firmware(&[]).file("/proc/cmdline", "ds=nocloud;s=https://h/").gather().await;
-    assert!(seen.gathered.without_user_data.unwrap().to_string().contains("only http://"));
+    assert!(seen.gathered.unknown.unwrap().to_string().contains("only http://"));
 }

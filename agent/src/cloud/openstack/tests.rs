@@ -38,7 +38,7 @@ async fn all_that_it_says_becomes_facts() {
 async fn a_config_drive_that_cannot_be_read_is_no_reason_to_ask_someone_else() {
     let machine = Machine::with_firmware(&[]).file("/dev/disk/by-label/config-2", "").answering("http://", nova);
     let seen = machine.gather().await;
-    let trouble = seen.gathered.without_user_data.unwrap();
+    let trouble = seen.gathered.unknown.unwrap();
     assert!(!trouble.may_pass() && trouble.to_string().contains("/dev/disk/by-label/config-2"), "{trouble}");
     assert!(seen.requests.is_empty());
 }
