@@ -59,7 +59,12 @@ pub struct UserData {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Trouble {
     /// Its service does not answer. Waiting may cure that.
-    Unreachable(String),
+    Unreachable {
+        /// What a person can ask to see the same.
+        url: String,
+        /// Who was asked, and how long.
+        why: String,
+    },
     /// What is there cannot be read, or is not what it should be. A person must look.
     Unreadable(String),
 }
@@ -67,22 +72,31 @@ pub enum Trouble {
 impl Trouble {
     /// Whether waiting may cure it.
     pub fn may_pass(&self) -> bool {
-        matches!(self, Self::Unreachable(_))
+        matches!(self, Self::Unreachable { .. })
     }
 
     /// The same trouble with words before its own.
     #[must_use]
     pub fn about(self, what: &str) -> Self {
         match self {
-            Self::Unreachable(why) => Self::Unreachable(format!("{what}: {why}")),
+            Self::Unreachable { url, why } => Self::Unreachable { url, why: format!("{what}: {why}") },
             Self::Unreadable(why) => Self::Unreadable(format!("{what}: {why}")),
+        }
+    }
+
+    /// The same trouble with words after its own.
+    #[must_use]
+    fn and(self, further: &str) -> Self {
+        match self {
+            Self::Unreachable { url, why } => Self::Unreachable { url, why: format!("{why}; and {further}") },
+            Self::Unreadable(why) => Self::Unreadable(format!("{why}; and {further}")),
         }
     }
 }
 
 impl fmt::Display for Trouble {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let (Self::Unreachable(why) | Self::Unreadable(why)) = self;
+        let (Self::Unreachable { why, .. } | Self::Unreadable(why)) = self;
         formatter.write_str(why)
     }
 }
@@ -209,7 +223,7 @@ async fn fetch(cloud: &dyn Cloud, evidence: &str, asking: &Asking<'_>, say: &dyn
     let look = asking.look;
     let known = match CloudInit::read(look) {
         Ok(known) => known,
-        Err(further) => return Err(trouble.about(&further.to_string())),
+        Err(further) => return Err(trouble.and(&further.to_string())),
     };
     if let Some(known) = known {
         let metadata = known.metadata(cloud.name(), look);

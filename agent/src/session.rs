@@ -12,6 +12,7 @@ use crate::facts::{Facts, gather};
 use crate::host::Host;
 use crate::look::Look;
 use crate::role;
+use crate::unknown::{About, Unknown};
 
 /// The operator's own file.
 pub const MAIN_FILE: &str = "/etc/gpuk/agent.toml";
@@ -30,7 +31,7 @@ pub struct Session {
     /// Every effective value with its origin.
     pub settings: Vec<Setting>,
     /// Why it is not known what the node is to be, when it is not. The configuration may lack what decides, so nothing may be changed.
-    pub unknown: Option<cloud::Trouble>,
+    pub unknown: Option<Unknown>,
 }
 
 /// Why there is no session.
@@ -76,7 +77,7 @@ impl Session {
                 match merged_by_cloud_init(&host, &user_data) {
                     Ok(merged) => user_data.layers(merged).map_err(Trouble::Configuration)?,
                     Err(error) => {
-                        unknown = Some(cloud::Trouble::from(error).about("user-data"));
+                        unknown = Some(Unknown::new(About::Metadata, cloud::Trouble::from(error).about("user-data")));
                         user_data.sources
                     }
                 }

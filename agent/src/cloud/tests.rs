@@ -223,4 +223,9 @@ async fn a_platform_without_a_row_is_known_by_cloud_init() {
     let broken = Machine::with_firmware(&[]).file("/run/cloud-init/instance-data.json", "{\"v1\"").gather().await;
     assert_eq!(broken.gathered.facts.instance, None);
     assert!(!broken.gathered.unknown.unwrap().may_pass());
+
+    let both = Machine::with_firmware(EC2).file("/run/cloud-init/instance-data.json", "{\"v1\"").gather().await;
+    let trouble = both.gathered.unknown.unwrap().to_string();
+    let (service, file) = (trouble.find("not answered within").unwrap(), trouble.find("instance-data.json").unwrap());
+    assert!(trouble.starts_with("instance metadata: ec2") && service < file, "{trouble}");
 }

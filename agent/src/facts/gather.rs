@@ -8,6 +8,7 @@ use crate::config::Config;
 use crate::host::Host;
 use crate::look::Look;
 use crate::role;
+use crate::unknown::{About, Unknown};
 
 /// The facts, and the user-data that was found beside them (it may hold secrets, so it is no fact).
 pub struct Gathered {
@@ -16,9 +17,9 @@ pub struct Gathered {
     /// The instance's user-data, when there is any.
     pub user_data: Option<UserData>,
     /// Why it is not known what the node is to be, e.g. because its user-data could not be read.
-    pub unknown: Option<Trouble>,
+    pub unknown: Option<Unknown>,
     /// Why the machine may be something else than its facts say. It matters only where nobody gave it a role.
-    pub role_unknown: Option<Trouble>,
+    pub role_unknown: Option<Unknown>,
 }
 
 /// Looks at the machine once. What cannot be seen is listed in [`Facts::unseen`]; `say` hears when somebody is waited for.
@@ -44,7 +45,7 @@ pub async fn gather(host: &Host, config: &Config, say: &dyn Fn(&str)) -> Gathere
                 facts.marks = marks;
                 None
             }
-            Err(error) => Some(Trouble::from(error).about("what was installed on this machine")),
+            Err(error) => Some(Unknown::new(About::Marks, Trouble::from(error).about("what was installed on this machine"))),
         };
         (facts, without_gpus, without_marks)
     };
@@ -57,13 +58,13 @@ pub async fn gather(host: &Host, config: &Config, say: &dyn Fn(&str)) -> Gathere
         Ok(metadata) => {
             facts.instance = metadata.instance;
             facts.unseen.extend(metadata.unseen);
-            role_unknown = metadata.without_tags.map(|trouble| trouble.about("the instance's tags"));
+            role_unknown = metadata.without_tags.map(|trouble| Unknown::new(About::Tags, trouble.about("the instance's tags")));
             match metadata.user_data {
                 Ok(found) => user_data = found,
-                Err(trouble) => unknown = Some(trouble.about("user-data")),
+                Err(trouble) => unknown = Some(Unknown::new(About::Metadata, trouble.about("user-data"))),
             }
         }
-        Err(trouble) => unknown = Some(trouble.about("instance metadata")),
+        Err(trouble) => unknown = Some(Unknown::new(About::Metadata, trouble.about("instance metadata"))),
     }
     // What the platform says of the role counts before what is on the disk.
     role_unknown = role_unknown.or(without_marks.filter(|_| role::layer(&facts).is_none()));
@@ -88,7 +89,7 @@ fn firmware(reader: &mut Reader<'_>) -> Dmi {
 }
 
 /// Facts of a running system; an image has none of them. The answer is why there may be GPUs that were not seen.
-fn running(reader: &mut Reader<'_>, host: &Host, facts: &mut Facts) -> Option<Trouble> {
+fn running(reader: &mut Reader<'_>, host: &Host, facts: &mut Facts) -> Option<Unknown> {
     reader.timed("kernel", |reader| {
         facts.kernel = reader.line("/proc/sys/kernel/osrelease").unwrap_or_default();
         facts.boot_id = reader.line("/proc/sys/kernel/random/boot_id").unwrap_or_default();
@@ -104,7 +105,8 @@ fn running(reader: &mut Reader<'_>, host: &Host, facts: &mut Facts) -> Option<Tr
         (facts.gpus, facts.nvswitches) = (devices.gpus, devices.nvswitches);
         reader.unseen.extend(devices.unseen.iter().map(|error| format!("{error:#}")));
         let unread: Vec<String> = devices.unread.iter().map(|error| format!("{error:#}")).collect();
-        (!unread.is_empty()).then(|| Trouble::Unreadable(unread.join("; ")).about("the GPUs of this machine"))
+        let trouble = Trouble::Unreadable(unread.join("; ")).about("the GPUs of this machine");
+        (!unread.is_empty()).then(|| Unknown::new(About::Gpus, trouble))
     })
 }
 

@@ -120,16 +120,16 @@ async fn one_round(common: &Common, environment: Vec<(String, String)>, stop: &S
             return troubled("the configuration is wrong: gpuk-agent doctor");
         }
     };
-    match round::may_change(&session) {
-        Ok(()) => {}
-        Err(Exit::NoPermission) => return Err(Exit::NoPermission),
-        Err(Exit::Waiting) => {
-            // A node that joined long ago need not wait for this with its kubelet.
-            service::ready();
-            service::status("waiting for the metadata service");
-            return Ok(Outcome::Silence);
+    if let Err(exit) = round::may_change(&session) {
+        let Some(unknown) = session.unknown.as_ref().filter(|_| exit != Exit::NoPermission) else { return Err(exit) };
+        round::remember(&session, "run", unknown);
+        if !unknown.may_pass() {
+            return troubled(&format!("{}: gpuk-agent doctor", unknown.finding().what));
         }
-        Err(_) => return troubled("the user-data could not be read: gpuk-agent doctor"),
+        // A node that joined long ago need not wait for this with its kubelet.
+        service::ready();
+        service::status("waiting for the metadata service");
+        return Ok(Outcome::Silence);
     }
     let observer = Both(Terminal::for_service(), Journal::default());
     let records = round::round(&session, "run", &observer, ROUND_PATIENCE, stop).await;
