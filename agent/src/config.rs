@@ -39,6 +39,7 @@ pub use sections::{
 };
 pub use service_url::ServiceUrl;
 pub use values::{Endpoint, Period, Pin};
+pub(crate) use yaml_text::parse as parse_yaml;
 
 /// One layer: a text, or pairs, and where it comes from.
 #[derive(Debug, Clone)]

@@ -30,7 +30,7 @@ pub struct Session {
     pub config: Config,
     /// Every effective value with its origin.
     pub settings: Vec<Setting>,
-    /// Why it is not known what the node is to be, when it is not. The configuration may lack what decides, so nothing may be changed.
+    /// Why it is not known what the node is to be, when it is not: nothing may be changed then.
     pub unknown: Option<Unknown>,
 }
 

@@ -60,34 +60,45 @@ impl Unknown {
 
     /// What is wrong, for every verb alike.
     pub fn finding(&self) -> Finding {
-        let again =
+        let ask = |url: &str| format!("curl -sS --max-time 5 {url}   (must answer; then: gpuk-agent up)");
+        let cloud = format!("under [cloud] in {MAIN_FILE}: limit = \"60s\" waits longer for it, name = \"none\" asks nobody");
+        let role =
             format!("or say what this node is: gpuk-agent --set node.role=worker up   (for the service: [node] in {MAIN_FILE})");
         let (code, what, remedy) = match (self.about, &self.trouble) {
-            (about, Trouble::Unreachable { url, .. }) => {
-                let ask = format!(
-                    "curl -sS --max-time 5 {url}   (must answer; then: gpuk-agent up)\n\
-                     under [cloud] in {MAIN_FILE}: limit = \"60s\" waits longer for it, name = \"none\" asks nobody"
-                );
-                match about {
-                    About::Tags => ("metadata-silent", "The tags of this machine are not told, and one may say its role", format!("{ask}\n{again}")),
-                    _ => ("metadata-silent", "The metadata service does not answer, and what it says may decide what this node is", ask),
-                }
-            }
+            (About::Tags, Trouble::Unreachable { url, .. }) => (
+                "metadata-silent",
+                "The tags of this machine are not told, and one may say its role",
+                format!("{}\n{cloud}\n{role}", ask(url)),
+            ),
+            (_, Trouble::Unreachable { url, .. }) => (
+                "metadata-silent",
+                "The metadata service does not answer, and what it says may decide what this node is",
+                format!("{}\n{cloud}", ask(url)),
+            ),
             (About::Metadata, Trouble::Unreadable(_)) => (
                 "metadata-unreadable",
                 "What the platform says of this machine cannot be read, and it may decide what this node is",
-                format!("gpuk-agent facts   (asks again)\nunder [cloud] in {MAIN_FILE}: name and endpoint name the right service, name = \"none\" asks nobody"),
+                format!(
+                    "gpuk-agent facts   (asks again)\n\
+                     under [cloud] in {MAIN_FILE}: name and endpoint name the right service, name = \"none\" asks nobody"
+                ),
             ),
-            (About::Tags, Trouble::Unreadable(_)) => {
-                ("metadata-unreadable", "The tags of this machine cannot be read, and one may say its role", format!("gpuk-agent facts   (asks again)\n{again}"))
-            }
-            (About::Marks, Trouble::Unreadable(_)) => {
-                ("machine-unreadable", "What was installed on this machine cannot be read, and it may say its role", format!("mend what is named above, then: gpuk-agent up\n{again}"))
-            }
+            (About::Tags, Trouble::Unreadable(_)) => (
+                "metadata-unreadable",
+                "The tags of this machine cannot be read, and one may say its role",
+                format!("gpuk-agent facts   (asks again)\n{role}"),
+            ),
+            (About::Marks, Trouble::Unreadable(_)) => (
+                "machine-unreadable",
+                "What was installed on this machine cannot be read, and it may say its role",
+                format!("mend what is named above, then: gpuk-agent up\n{role}"),
+            ),
             (About::Gpus, Trouble::Unreadable(_)) => (
                 "machine-unreadable",
                 "A device that may be a GPU cannot be read",
-                "cat /sys/bus/pci/devices/*/vendor /sys/bus/pci/devices/*/class >/dev/null   (as root, must say nothing; then: gpuk-agent up)".to_owned(),
+                "cat /sys/bus/pci/devices/*/vendor /sys/bus/pci/devices/*/class >/dev/null   \
+                 (as root, must say nothing; then: gpuk-agent up)"
+                    .to_owned(),
             ),
         };
         Finding::new(code, what, self.trouble.to_string(), remedy)

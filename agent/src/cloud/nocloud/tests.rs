@@ -20,8 +20,16 @@ async fn a_seed_directory_is_read() {
         assert_eq!((seen.instance().cloud, seen.instance().id.as_str()), ("nocloud", id));
         assert_eq!((seen.instance().name.as_deref(), seen.user_data().as_deref()), (Some("gpu-1"), Some("#cloud-config\n")));
     }
-    let seen = seeded("[broken").gather().await;
-    assert_eq!(seen.instance().cloud, "none", "without an id it is known by itself");
+    for nothing in ["", "# instance-id: i-1\n", "hostname: x\n"] {
+        assert_eq!(seeded(nothing).gather().await.instance().cloud, "none", "without an id it is known by itself");
+    }
+    for broken in ["[broken", "instance-id: i-1\n  local-hostname: x\n", "instance-id", "- instance-id: i-1\n"] {
+        let seen = seeded(broken).gather().await;
+        let trouble = seen.gathered.unknown.unwrap_or_else(|| panic!("{broken}"));
+        let words = trouble.to_string();
+        assert!(!trouble.may_pass() && words.contains("/var/lib/cloud/seed/nocloud/meta-data"), "{broken}: {words}");
+        assert_eq!(seen.gathered.facts.instance, None, "it is nobody else: {broken}");
+    }
 }
 
 #[tokio::test(start_paused = true)]
