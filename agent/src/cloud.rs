@@ -21,6 +21,7 @@ use std::time::Duration;
 use anyhow::Result;
 use async_trait::async_trait;
 
+use crate::config::user_data;
 use crate::facts::Instance;
 use crate::look::Look;
 use asking::Asking;
@@ -33,8 +34,8 @@ const SPOKEN_AFTER: Duration = Duration::from_secs(1);
 pub struct Metadata {
     /// Who it is.
     pub instance: Option<Instance>,
-    /// What its owner passed along.
-    pub user_data: Result<Option<UserData>, Trouble>,
+    /// What its owner passed along, perhaps packed. It may hold secrets: never logged, never kept.
+    pub user_data: Result<Option<Vec<u8>>, Trouble>,
     /// Why there may be tags of its owner that were not seen.
     pub without_tags: Option<Trouble>,
     /// What could not be looked at, and why.
@@ -45,14 +46,6 @@ impl Default for Metadata {
     fn default() -> Self {
         Self { instance: None, user_data: Ok(None), without_tags: None, unseen: Vec::new() }
     }
-}
-
-/// What the owner gave this instance on its way. It may hold secrets: never logged, never kept.
-pub struct UserData {
-    /// Where it was read, e.g. a path.
-    pub source: String,
-    /// As it was found, perhaps packed.
-    pub bytes: Vec<u8>,
 }
 
 /// Why a platform told nothing.
@@ -251,6 +244,13 @@ fn text(value: &serde_json::Value, pointer: &str) -> Option<String> {
         serde_json::Value::Number(number) => Some(number.to_string()),
         _ => None,
     }
+}
+
+/// User-data that the protocol gives in base64. What is not could not be told from a text that is nobody's, so it is an error here.
+fn decoded(encoded: &[u8], source: &str) -> Result<Option<Vec<u8>>, Trouble> {
+    let wrong = || Trouble::Unreadable(format!("{source} is not base64; give the user-data as base64"));
+    let bytes = user_data::base64(encoded).ok_or_else(wrong)?;
+    Ok(Some(bytes).filter(|bytes| !bytes.is_empty()))
 }
 
 /// What is good to know, but not needed to be somebody: why it could not be seen is kept instead.

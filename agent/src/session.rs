@@ -73,7 +73,7 @@ impl Session {
         let mut unknown = gathered.unknown;
         let user_data = match gathered.user_data {
             Some(packed) => {
-                let user_data = user_data::unpack(&packed.bytes).map_err(Trouble::Configuration)?;
+                let user_data = user_data::unpack(&packed).map_err(Trouble::Configuration)?;
                 match merged_by_cloud_init(&host, &user_data) {
                     Ok(merged) => user_data.layers(merged).map_err(Trouble::Configuration)?,
                     Err(error) => {

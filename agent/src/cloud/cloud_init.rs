@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use serde_json::Value;
 
 use super::tags::tags;
-use super::{Metadata, Trouble, UserData};
+use super::{Metadata, Trouble};
 use crate::facts::Instance;
 use crate::look::Look;
 
@@ -66,6 +66,6 @@ impl CloudInit {
 }
 
 /// The user-data that cloud-init kept. Unreadable (e.g. only for root) costs the configuration in it, not the identity.
-pub fn user_data(look: Look<'_>) -> Result<Option<UserData>, Trouble> {
-    Ok(look.read(USER_DATA)?.map(|bytes| UserData { source: USER_DATA.to_owned(), bytes }))
+pub fn user_data(look: Look<'_>) -> Result<Option<Vec<u8>>, Trouble> {
+    Ok(look.read(USER_DATA)?)
 }

@@ -9,7 +9,7 @@ use super::asking::{Asking, Question, is_word};
 use super::cloud_init::CloudInit;
 use super::tags::tags;
 use super::token::{Protocol, Service};
-use super::{Cloud, Metadata, Trouble, UserData, optional};
+use super::{Cloud, Metadata, Trouble, optional};
 use crate::facts::{Dmi, Instance};
 use crate::look::Look;
 
@@ -121,10 +121,8 @@ async fn id(service: &Service<'_>) -> Result<String, Trouble> {
     answered.word()?.ok_or(none)
 }
 
-async fn user_data(service: &Service<'_>) -> Result<Option<UserData>, Trouble> {
-    let answered = service.get(Question::get("/latest/user-data")).await?;
-    let source = answered.url.clone();
-    Ok(answered.found()?.map(|bytes| UserData { source, bytes }))
+async fn user_data(service: &Service<'_>) -> Result<Option<Vec<u8>>, Trouble> {
+    service.get(Question::get("/latest/user-data")).await?.found()
 }
 
 /// Tags are answered with 404 unless the owner allows them in the metadata.

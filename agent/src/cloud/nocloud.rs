@@ -6,9 +6,9 @@ use anyhow::Result;
 use async_trait::async_trait;
 use serde_json::Value;
 
-use super::asking::{Asking, Question};
+use super::asking::{Answered, Asking, Question};
 use super::cloud_init::CloudInit;
-use super::{Cloud, Metadata, Trouble, UserData, text};
+use super::{Cloud, Metadata, Trouble, text};
 use crate::config::parse_yaml;
 use crate::facts::Instance;
 use crate::look::Look;
@@ -26,7 +26,7 @@ pub struct NoCloud;
 struct Seed {
     meta_data: Value,
     source: String,
-    user_data: Result<Option<UserData>, Trouble>,
+    user_data: Result<Option<Vec<u8>>, Trouble>,
 }
 
 #[async_trait(?Send)]
@@ -101,8 +101,7 @@ impl NoCloud {
         let mut files = look.files_of_disk(disk, &["meta-data", "user-data"])?;
         let source = format!("meta-data on {disk}");
         let meta_data = meta_data(&String::from_utf8_lossy(&files.remove("meta-data").unwrap_or_default()), &source)?;
-        let user_data = files.remove("user-data").map(|bytes| UserData { source: format!("user-data on {disk}"), bytes });
-        Ok(Some(Seed { meta_data, source, user_data: Ok(user_data) }))
+        Ok(Some(Seed { meta_data, source, user_data: Ok(files.remove("user-data")) }))
     }
 }
 
@@ -110,10 +109,8 @@ fn from_directory(look: Look<'_>, directory: &str) -> Result<Option<Seed>, Troub
     let source = format!("{directory}/meta-data");
     let Some(text) = look.text(&source)? else { return Ok(None) };
     let meta_data = meta_data(&text, &source)?;
-    let path = format!("{directory}/user-data");
     // Unreadable user-data (e.g. only for root) costs the configuration in it, not the instance's identity.
-    let user_data = look.read(&path).map_err(Trouble::from);
-    let user_data = user_data.map(|bytes| bytes.map(|bytes| UserData { source: path, bytes }));
+    let user_data = look.read(format!("{directory}/user-data")).map_err(Trouble::from);
     Ok(Some(Seed { meta_data, source, user_data }))
 }
 
@@ -127,11 +124,7 @@ async fn from_server(asking: &Asking<'_>, from: &str) -> Result<Seed, Trouble> {
     let text = answered.found()?.and_then(|bytes| String::from_utf8(bytes).ok());
     // A page that somebody put in between may be YAML by chance, but no mapping; what it says is not repeated.
     let meta_data = text.and_then(|text| meta_data(&text, &source).ok()).ok_or(missing)?;
-    let user_data = user_data.and_then(|answered| {
-        let source = answered.url.clone();
-        Ok(answered.found()?.map(|bytes| UserData { source, bytes }))
-    });
-    Ok(Seed { meta_data, source, user_data })
+    Ok(Seed { meta_data, source, user_data: user_data.and_then(Answered::found) })
 }
 
 /// What a seed says of the machine: a mapping, or nothing.

@@ -6,7 +6,7 @@ use serde_json::Value;
 
 use super::asking::{Answered, Asking, Question};
 use super::tags::tags;
-use super::{Cloud, Metadata, Trouble, UserData, optional, text};
+use super::{Cloud, Metadata, Trouble, optional, text};
 use crate::facts::Instance;
 use crate::look::Look;
 
@@ -67,7 +67,7 @@ impl OpenStack {
         let source = format!("{META_DATA} on {disk}");
         let instance = self.instance(&meta_data, source).ok_or_else(|| unreadable(META_DATA, "it has no uuid".to_owned()))?;
         let address = text(&network, "/networks/0/ip_address");
-        let user_data = files.remove(USER_DATA).map(|bytes| UserData { source: format!("{USER_DATA} on {disk}"), bytes });
+        let user_data = files.remove(USER_DATA);
         Ok(Metadata { instance: Some(Instance { address, ..instance }), user_data: Ok(user_data), ..Metadata::default() })
     }
 
@@ -85,10 +85,7 @@ impl OpenStack {
         let no_id = meta_data.is_not_the_service("a document with a uuid");
         let url = meta_data.url.clone();
         let instance = self.instance(&meta_data.json()?, url).ok_or(no_id)?;
-        let user_data = user_data.and_then(|answered| {
-            let source = answered.url.clone();
-            Ok(answered.found()?.map(|bytes| UserData { source, bytes }))
-        });
+        let user_data = user_data.and_then(Answered::found);
         let mut unseen = Vec::new();
         let address = optional(address.and_then(Answered::word), "local-ipv4", &mut unseen);
         let instance_type = optional(instance_type.and_then(Answered::word), "instance-type", &mut unseen);

@@ -85,7 +85,7 @@ impl Seen {
     }
 
     pub fn user_data(&self) -> Option<String> {
-        self.gathered.user_data.as_ref().map(|data| String::from_utf8(data.bytes.clone()).unwrap())
+        self.gathered.user_data.as_ref().map(|bytes| String::from_utf8(bytes.clone()).unwrap())
     }
 
     pub fn unseen(&self) -> String {

@@ -25,6 +25,7 @@ use serde_json::Value as Json;
 use self::kind::Kind;
 use self::mime::Part;
 use self::packing::Unpacker;
+pub use self::packing::base64;
 use super::error::{ConfigError, ConfigErrors};
 use super::place::{Origin, Place};
 use super::{Format, Source, yaml_text};

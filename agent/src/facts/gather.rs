@@ -3,7 +3,7 @@
 use std::time::Instant;
 
 use super::{CgroupVersion, Dmi, Facts, OperatingSystem, SourceTiming, marks, pci};
-use crate::cloud::{self, Trouble, UserData};
+use crate::cloud::{self, Trouble};
 use crate::config::Config;
 use crate::host::Host;
 use crate::look::Look;
@@ -14,8 +14,8 @@ use crate::unknown::{About, Unknown};
 pub struct Gathered {
     /// What is known.
     pub facts: Facts,
-    /// The instance's user-data, when there is any.
-    pub user_data: Option<UserData>,
+    /// The instance's user-data, when there is any, perhaps packed.
+    pub user_data: Option<Vec<u8>>,
     /// Why it is not known what the node is to be, e.g. because its user-data could not be read.
     pub unknown: Option<Unknown>,
     /// Why the machine may be something else than its facts say. It matters only where nobody gave it a role.
