@@ -100,7 +100,7 @@ impl From<anyhow::Error> for Trouble {
     }
 }
 
-/// One platform. A new one is a file beside `ec2.rs` and a line in [`clouds`].
+/// One platform. A new one is a file beside `ec2.rs`, a line in [`clouds`], and its name among the choices of `cloud.name`.
 #[async_trait(?Send)]
 pub trait Cloud {
     /// Its name in facts, lower case.
@@ -156,7 +156,7 @@ fn find(look: Look<'_>) -> Result<Option<(Box<dyn Cloud>, String)>> {
         return Ok(seed.map(|evidence| (Box::new(nocloud::NoCloud) as Box<dyn Cloud>, evidence)));
     }
     for cloud in clouds() {
-        let evidence = match look.config.cloud.name.row() {
+        let evidence = match look.config.cloud.named() {
             Some(name) => (name == cloud.name()).then(|| format!("cloud.name is {name:?}")),
             None => cloud.claims(look)?,
         };
@@ -170,7 +170,7 @@ fn find(look: Look<'_>) -> Result<Option<(Box<dyn Cloud>, String)>> {
 /// A machine that no row claims may be on a platform that cloud-init knows, or on one that answers as EC2 does.
 async fn of_no_row(asking: &Asking<'_>, say: &dyn Fn(&str)) -> Result<Metadata, Trouble> {
     let look = asking.look;
-    if look.config.cloud.name.row().is_some() {
+    if look.config.cloud.named().is_some() {
         return Ok(Metadata::default());
     }
     if let Some(known) = CloudInit::read(look)? {

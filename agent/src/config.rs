@@ -34,8 +34,7 @@ pub use place::{Origin, Place};
 pub use provider_id::ProviderId;
 pub use secret::{REDACTED, Secret};
 pub use sections::{
-    Cloud, CloudName, Cluster, ClusterKind, Config, Containerd, Enabled, Gpu, Missing, NameTaken, Node, Redirects, Report, Role,
-    Runtime,
+    Cloud, Cluster, ClusterKind, Config, Containerd, Enabled, Gpu, Missing, NameTaken, Node, Redirects, Report, Role, Runtime,
 };
 pub use service_url::ServiceUrl;
 pub use values::{Endpoint, Period, Pin};

@@ -6,6 +6,7 @@ use std::cell::RefCell;
 use std::rc::Rc;
 use std::time::Duration;
 
+use crate::config::schema::{self, Kind};
 use crate::config::{Config, Source};
 use crate::facts::{Gathered, Instance, gather};
 use crate::host::Host;
@@ -107,6 +108,18 @@ const EC2: &[(&str, &str)] = &[("sys_vendor", "Amazon EC2\n"), ("board_asset_tag
 
 const INSTANCE_DATA: &str = r#"{"v1": {"instance_id": "i-0feed", "region": "eu-west-1", "availability_zone": "eu-west-1a",
     "local_hostname": "gpu-1", "cloud_name": "aws", "platform": "ec2"}}"#;
+
+#[test]
+fn every_cloud_can_be_named() {
+    let key = schema::find("cloud", "name").unwrap();
+    let Kind::Choice(choices) = key.kind else { unreachable!() };
+    let rows = super::clouds();
+    let mut known: Vec<&str> = rows.iter().map(|cloud| cloud.name()).chain(["auto", "none"]).collect();
+    let mut choices = choices.to_vec();
+    known.sort_unstable();
+    choices.sort_unstable();
+    assert_eq!(choices, known);
+}
 
 #[tokio::test(start_paused = true)]
 async fn a_cloud_that_is_silent_costs_the_limit_once_and_is_spoken_of() {
