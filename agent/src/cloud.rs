@@ -13,8 +13,8 @@ mod tags;
 #[cfg(test)]
 mod tests;
 mod token;
+mod trouble;
 
-use std::fmt;
 use std::io::Read;
 use std::time::Duration;
 
@@ -26,6 +26,7 @@ use crate::facts::Instance;
 use crate::look::Look;
 use asking::Asking;
 use cloud_init::CloudInit;
+pub use trouble::Trouble;
 
 /// A wait that is longer is spoken of.
 const SPOKEN_AFTER: Duration = Duration::from_secs(1);
@@ -45,58 +46,6 @@ pub struct Metadata {
 impl Default for Metadata {
     fn default() -> Self {
         Self { instance: None, user_data: Ok(None), without_tags: None, unseen: Vec::new() }
-    }
-}
-
-/// Why a platform told nothing.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Trouble {
-    /// Its service does not answer. Waiting may cure that.
-    Unreachable {
-        /// What a person can ask to see the same.
-        url: String,
-        /// Who was asked, and how long.
-        why: String,
-    },
-    /// What is there cannot be read, or is not what it should be. A person must look.
-    Unreadable(String),
-}
-
-impl Trouble {
-    /// Whether waiting may cure it.
-    pub fn may_pass(&self) -> bool {
-        matches!(self, Self::Unreachable { .. })
-    }
-
-    /// The same trouble with words before its own.
-    #[must_use]
-    pub fn about(self, what: &str) -> Self {
-        match self {
-            Self::Unreachable { url, why } => Self::Unreachable { url, why: format!("{what}: {why}") },
-            Self::Unreadable(why) => Self::Unreadable(format!("{what}: {why}")),
-        }
-    }
-
-    /// The same trouble with words after its own.
-    #[must_use]
-    fn and(self, further: &str) -> Self {
-        match self {
-            Self::Unreachable { url, why } => Self::Unreachable { url, why: format!("{why}; and {further}") },
-            Self::Unreadable(why) => Self::Unreadable(format!("{why}; and {further}")),
-        }
-    }
-}
-
-impl fmt::Display for Trouble {
-    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let (Self::Unreachable { why, .. } | Self::Unreadable(why)) = self;
-        formatter.write_str(why)
-    }
-}
-
-impl From<anyhow::Error> for Trouble {
-    fn from(error: anyhow::Error) -> Self {
-        Self::Unreadable(format!("{error:#}"))
     }
 }
 
@@ -237,6 +186,16 @@ async fn fetch(cloud: &dyn Cloud, evidence: &str, asking: &Asking<'_>, say: &dyn
     }
 }
 
+/// The first of these disks that is there. An image has none: those around are of the machine that it is worked on at.
+fn disk(look: Look<'_>, disks: &[&'static str]) -> Result<Option<&'static str>> {
+    for disk in disks {
+        if look.running_system() && look.exists(disk)? {
+            return Ok(Some(disk));
+        }
+    }
+    Ok(None)
+}
+
 /// A text or a number in JSON, as text; an empty one is `None`.
 fn text(value: &serde_json::Value, pointer: &str) -> Option<String> {
     match value.pointer(pointer)? {
@@ -246,7 +205,7 @@ fn text(value: &serde_json::Value, pointer: &str) -> Option<String> {
     }
 }
 
-/// User-data that the protocol gives in base64. What is not could not be told from a text that is nobody's, so it is an error here.
+/// User-data that the protocol gives in base64. Later on, what is not would only be a text that is nobody's.
 fn decoded(encoded: &[u8], source: &str) -> Result<Option<Vec<u8>>, Trouble> {
     let wrong = || Trouble::Unreadable(format!("{source} is not base64; give the user-data as base64"));
     let bytes = user_data::base64(encoded).ok_or_else(wrong)?;

@@ -56,8 +56,8 @@ impl CloudInit {
         Metadata { instance, user_data: user_data(look), ..Metadata::default() }
     }
 
-    /// The tags in a metadata tree like EC2's, where the owner allows them there. Data sources that keep what they read name the tree
-    /// `meta-data`, all others `meta_data` (cloud-init, `DataSource.persist_instance_data`).
+    /// The tags in a metadata tree like EC2's, where the owner allows them there. Data sources that keep what they read
+    /// name the tree `meta-data`, all others `meta_data` (cloud-init, `DataSource.persist_instance_data`).
     fn tags(&self) -> BTreeMap<String, String> {
         let tree = ["meta-data", "meta_data"].iter().find_map(|name| self.0.pointer(&format!("/ds/{name}/tags/instance")));
         let pairs = tree.and_then(Value::as_object).into_iter().flatten();

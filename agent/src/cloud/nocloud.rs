@@ -8,7 +8,7 @@ use serde_json::Value;
 
 use super::asking::{Answered, Asking, Question};
 use super::cloud_init::CloudInit;
-use super::{Cloud, Metadata, Trouble, text};
+use super::{Cloud, Metadata, Trouble, disk, text};
 use crate::config::parse_yaml;
 use crate::facts::Instance;
 use crate::look::Look;
@@ -44,7 +44,7 @@ impl Cloud for NoCloud {
                 return Ok(Some(format!("there is {seed}/meta-data")));
             }
         }
-        if let Some(disk) = seed_disk(look)? {
+        if let Some(disk) = disk(look, DISKS)? {
             return Ok(Some(format!("there is the disk {disk}")));
         }
         let platform = CloudInit::read(look).ok().flatten().and_then(|known| known.platform());
@@ -97,7 +97,7 @@ impl NoCloud {
                 return Ok(Some(seed));
             }
         }
-        let Some(disk) = seed_disk(look)? else { return Ok(None) };
+        let Some(disk) = disk(look, DISKS)? else { return Ok(None) };
         let mut files = look.files_of_disk(disk, &["meta-data", "user-data"])?;
         let source = format!("meta-data on {disk}");
         let meta_data = meta_data(&String::from_utf8_lossy(&files.remove("meta-data").unwrap_or_default()), &source)?;
@@ -135,16 +135,6 @@ fn meta_data(text: &str, source: &str) -> Result<Value, Trouble> {
         meta_data @ (Value::Object(_) | Value::Null) => Ok(meta_data),
         _ => Err(wrong("it is not a mapping".to_owned())),
     }
-}
-
-/// The seed disk, if there is one. An image has the disks of the machine it is worked on at, which are none of its business.
-fn seed_disk(look: Look<'_>) -> Result<Option<&'static str>> {
-    for disk in DISKS {
-        if look.running_system() && look.exists(disk)? {
-            return Ok(Some(disk));
-        }
-    }
-    Ok(None)
 }
 
 #[cfg(test)]

@@ -6,7 +6,7 @@ use serde_json::Value;
 
 use super::asking::{Answered, Asking, Question};
 use super::tags::tags;
-use super::{Cloud, Metadata, Trouble, optional, text};
+use super::{Cloud, Metadata, Trouble, disk, optional, text};
 use crate::facts::Instance;
 use crate::look::Look;
 
@@ -41,11 +41,11 @@ impl Cloud for OpenStack {
         if let Some(tag) = one_of(&dmi.chassis_asset_tag, CHASSIS) {
             return Ok(Some(format!("DMI chassis_asset_tag is {tag:?}")));
         }
-        Ok(config_drive(look)?.map(|disk| format!("there is the config drive {disk}")))
+        Ok(disk(look, DISKS)?.map(|disk| format!("there is the config drive {disk}")))
     }
 
     async fn fetch(&self, asking: &Asking<'_>) -> Result<Metadata, Trouble> {
-        match config_drive(asking.look)? {
+        match disk(asking.look, DISKS)? {
             Some(disk) => self.on_disk(asking.look, disk),
             None => self.over_http(asking).await,
         }
@@ -108,16 +108,6 @@ impl OpenStack {
         instance.provider_id = self.provider_id(&instance);
         Some(instance)
     }
-}
-
-/// The config drive, if there is one. An image has the disks of the machine it is worked on at, which are none of its business.
-fn config_drive(look: Look<'_>) -> Result<Option<&'static str>> {
-    for disk in DISKS {
-        if look.running_system() && look.exists(disk)? {
-            return Ok(Some(disk));
-        }
-    }
-    Ok(None)
 }
 
 #[cfg(test)]

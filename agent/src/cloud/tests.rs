@@ -10,6 +10,7 @@ use crate::config::schema::{self, Kind};
 use crate::config::{Config, Source};
 use crate::facts::{Gathered, Instance, gather};
 use crate::host::Host;
+use crate::host::kernel::RecordingKernel;
 use crate::host::network::{PlainAnswer, PlainRequest, ScriptedNetwork, Unreachable, UnreachableKind};
 
 /// A machine of files and answers. Time is virtual: run its tests with `start_paused`.
@@ -17,6 +18,7 @@ pub struct Machine {
     root: tempfile::TempDir,
     network: ScriptedNetwork,
     settings: Vec<(String, String)>,
+    kernel: RecordingKernel,
     /// What was said while it was waited.
     pub said: RefCell<Vec<String>>,
     /// Every request, as method, URL and its headers.
@@ -30,6 +32,7 @@ impl Machine {
             root: tempfile::tempdir().unwrap(),
             network: ScriptedNetwork::default(),
             settings: Vec::new(),
+            kernel: RecordingKernel::default(),
             said: RefCell::default(),
             seen: Rc::default(),
         };
@@ -43,6 +46,13 @@ impl Machine {
         std::fs::create_dir_all(path.parent().unwrap()).unwrap();
         std::fs::write(path, text).unwrap();
         self
+    }
+
+    /// With a disk that holds these files.
+    pub fn disk(mut self, device: &str, files: &[(&str, &str)]) -> Self {
+        let files = files.iter().map(|(name, text)| ((*name).to_owned(), text.as_bytes().to_vec()));
+        self.kernel.disks.insert(device.to_owned(), files.collect());
+        self.file(device, "")
     }
 
     /// With a value in the configuration.
@@ -65,6 +75,7 @@ impl Machine {
     pub async fn gather(self) -> Seen {
         let mut host = Host::of_fakes(self.root.path()).unwrap();
         host.network = Box::new(self.network);
+        host.kernel = Box::new(self.kernel);
         let config: Config = crate::config::load(vec![Source::flags(self.settings)]).unwrap().config;
         let began = tokio::time::Instant::now();
         let gathered = gather(&host, &config, &|line| self.said.borrow_mut().push(line.to_owned())).await;

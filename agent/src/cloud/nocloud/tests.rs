@@ -1,4 +1,4 @@
-//! Seeds as cloud-init's documentation of the data source NoCloud describes them; a seed disk needs a kernel, which is for virtual machines.
+//! Seeds as cloud-init's documentation of the data source NoCloud describes them; that a seed disk can be mounted is for virtual machines to show.
 
 use super::super::tests::{Machine, answer};
 use crate::host::network::PlainRequest;
@@ -29,6 +29,19 @@ async fn a_seed_directory_is_read() {
         let words = trouble.to_string();
         assert!(!trouble.may_pass() && words.contains("/var/lib/cloud/seed/nocloud/meta-data"), "{broken}: {words}");
         assert_eq!(seen.gathered.facts.instance, None, "it is nobody else: {broken}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_seed_disk_is_read() {
+    let files = [("meta-data", "instance-id: i-0abc\nlocal-hostname: gpu-1\n"), ("user-data", "#cloud-config\n")];
+    for device in ["/dev/disk/by-label/cidata", "/dev/disk/by-label/CIDATA"] {
+        let seen = Machine::with_firmware(&[]).disk(device, &files).gather().await;
+        assert_eq!((seen.instance().cloud, seen.instance().id.as_str()), ("nocloud", "i-0abc"));
+        assert_eq!(seen.instance().source, format!("meta-data on {device}"));
+        assert_eq!((seen.instance().name.as_deref(), seen.user_data().as_deref()), (Some("gpu-1"), Some("#cloud-config\n")));
+        let seen = Machine::with_firmware(&[]).disk(device, &[("meta-data", "instance-id")]).gather().await;
+        assert!(seen.gathered.unknown.unwrap().to_string().contains(device));
     }
 }
 
