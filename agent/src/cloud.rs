@@ -25,7 +25,7 @@ use crate::config::user_data;
 use crate::facts::Instance;
 use crate::look::Look;
 use asking::Asking;
-use cloud_init::CloudInit;
+pub use cloud_init::{CloudInit, INSTANCE_DATA};
 pub use trouble::Trouble;
 
 /// A wait that is longer is spoken of.

@@ -92,7 +92,7 @@ impl Session {
 
 /// What cloud-init made of all cloud-configs in this boot, where it can know more than the user-data shows.
 fn merged_by_cloud_init(host: &Host, user_data: &UserData) -> Result<Option<String>> {
-    if user_data.cloud_init_may_know_more && host.files.exists(Path::new(user_data::CLOUD_INIT_RAN))? {
+    if user_data.cloud_init_may_know_more && host.files.exists(Path::new(cloud::INSTANCE_DATA))? {
         return host.files.text(Path::new(user_data::MERGED_BY_CLOUD_INIT));
     }
     Ok(None)

@@ -9,8 +9,9 @@ use super::{Metadata, Trouble};
 use crate::facts::Instance;
 use crate::look::Look;
 
-/// Written in every boot ("Instance metadata", cloud-init documentation).
-const INSTANCE_DATA: &str = "/run/cloud-init/instance-data.json";
+/// Written in every boot, for anyone to read ("Instance metadata", cloud-init documentation). From then on what cloud-init
+/// keeps under `/var/lib/cloud/instance` is of this boot's instance.
+pub const INSTANCE_DATA: &str = "/run/cloud-init/instance-data.json";
 
 /// The user-data as cloud-init found it.
 const USER_DATA: &str = "/var/lib/cloud/instance/user-data.txt";
@@ -35,6 +36,11 @@ impl CloudInit {
         self.text("platform").or_else(|| self.text("cloud_name"))
     }
 
+    /// The host name that it would set.
+    pub fn local_hostname(&self) -> Option<String> {
+        self.text("local_hostname")
+    }
+
     fn text(&self, key: &str) -> Option<String> {
         // Without any data source cloud-init calls every machine the same, and what it does not know "unknown" or null.
         let known = |text: &&str| !text.is_empty() && *text != "unknown" && !text.starts_with("iid-datasource");
@@ -47,7 +53,7 @@ impl CloudInit {
             cloud,
             id,
             source: INSTANCE_DATA.to_owned(),
-            name: self.text("local_hostname"),
+            name: self.local_hostname(),
             region: self.text("region"),
             zone: self.text("availability_zone"),
             tags: self.tags(),
