@@ -3,9 +3,11 @@
 use std::fmt::Display;
 use std::net::IpAddr;
 use std::str::FromStr;
+use std::time::Duration;
 
 use super::error::quoted;
 use super::labels::{NAME, is_name};
+use super::values::Period;
 
 /// Answers with the right spelling, or with the end of a sentence that begins with the text: "is not …", "has …".
 /// A check of a secret never repeats it.
@@ -29,6 +31,14 @@ pub(super) fn bootstrap_token(text: &str) -> Result<String, String> {
         }
         Some(_) => Err("is not a bootstrap token: it has the right length, but not only a-z and 0-9".into()),
         None => Err("is not a bootstrap token: it has no dot".into()),
+    }
+}
+
+/// A length of time in which something can happen.
+pub(super) fn some_time(text: &str) -> Result<String, String> {
+    match text.parse::<Period>()? {
+        Period(Duration::ZERO) => Err("is no time at all".into()),
+        period => Ok(period.to_string()),
     }
 }
 
