@@ -13,18 +13,20 @@ mod tags;
 #[cfg(test)]
 mod tests;
 mod token;
+mod trouble;
 
-use std::fmt;
 use std::io::Read;
 use std::time::Duration;
 
 use anyhow::Result;
 use async_trait::async_trait;
 
+use crate::config::user_data;
 use crate::facts::Instance;
 use crate::look::Look;
 use asking::Asking;
-use cloud_init::CloudInit;
+pub use cloud_init::{CloudInit, INSTANCE_DATA};
+pub use trouble::Trouble;
 
 /// A wait that is longer is spoken of.
 const SPOKEN_AFTER: Duration = Duration::from_secs(1);
@@ -33,65 +35,21 @@ const SPOKEN_AFTER: Duration = Duration::from_secs(1);
 pub struct Metadata {
     /// Who it is.
     pub instance: Option<Instance>,
-    /// What its owner passed along.
-    pub user_data: Result<Option<UserData>, Trouble>,
+    /// What its owner passed along, perhaps packed. It may hold secrets: never logged, never kept.
+    pub user_data: Result<Option<Vec<u8>>, Trouble>,
+    /// Why there may be tags of its owner that were not seen.
+    pub without_tags: Option<Trouble>,
     /// What could not be looked at, and why.
     pub unseen: Vec<String>,
 }
 
 impl Default for Metadata {
     fn default() -> Self {
-        Self { instance: None, user_data: Ok(None), unseen: Vec::new() }
+        Self { instance: None, user_data: Ok(None), without_tags: None, unseen: Vec::new() }
     }
 }
 
-/// What the owner gave this instance on its way. It may hold secrets: never logged, never kept.
-pub struct UserData {
-    /// Where it was read, e.g. a path.
-    pub source: String,
-    /// As it was found, perhaps packed.
-    pub bytes: Vec<u8>,
-}
-
-/// Why a platform told nothing.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Trouble {
-    /// Its service does not answer. Waiting may cure that.
-    Unreachable(String),
-    /// What is there cannot be read, or is not what it should be. A person must look.
-    Unreadable(String),
-}
-
-impl Trouble {
-    /// Whether waiting may cure it.
-    pub fn may_pass(&self) -> bool {
-        matches!(self, Self::Unreachable(_))
-    }
-
-    /// The same trouble with words before its own.
-    #[must_use]
-    pub fn about(self, what: &str) -> Self {
-        match self {
-            Self::Unreachable(why) => Self::Unreachable(format!("{what}: {why}")),
-            Self::Unreadable(why) => Self::Unreadable(format!("{what}: {why}")),
-        }
-    }
-}
-
-impl fmt::Display for Trouble {
-    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let (Self::Unreachable(why) | Self::Unreadable(why)) = self;
-        formatter.write_str(why)
-    }
-}
-
-impl From<anyhow::Error> for Trouble {
-    fn from(error: anyhow::Error) -> Self {
-        Self::Unreadable(format!("{error:#}"))
-    }
-}
-
-/// One platform. A new one is a file beside `ec2.rs` and a line in [`clouds`].
+/// One platform. A new one is a file beside `ec2.rs`, a line in [`clouds`], and its name among the choices of `cloud.name`.
 #[async_trait(?Send)]
 pub trait Cloud {
     /// Its name in facts, lower case.
@@ -107,6 +65,9 @@ pub trait Cloud {
     fn by_firmware(&self, _look: Look<'_>) -> Option<Instance> {
         None
     }
+
+    /// What the tags say besides, in this platform's own words.
+    fn read_tags(&self, _instance: &mut Instance) {}
 
     /// `spec.providerID` as its cloud controller writes it, where id and zone are enough for that.
     fn provider_id(&self, _instance: &Instance) -> Option<String> {
@@ -144,7 +105,7 @@ fn find(look: Look<'_>) -> Result<Option<(Box<dyn Cloud>, String)>> {
         return Ok(seed.map(|evidence| (Box::new(nocloud::NoCloud) as Box<dyn Cloud>, evidence)));
     }
     for cloud in clouds() {
-        let evidence = match look.config.cloud.name.row() {
+        let evidence = match look.config.cloud.named() {
             Some(name) => (name == cloud.name()).then(|| format!("cloud.name is {name:?}")),
             None => cloud.claims(look)?,
         };
@@ -158,7 +119,7 @@ fn find(look: Look<'_>) -> Result<Option<(Box<dyn Cloud>, String)>> {
 /// A machine that no row claims may be on a platform that cloud-init knows, or on one that answers as EC2 does.
 async fn of_no_row(asking: &Asking<'_>, say: &dyn Fn(&str)) -> Result<Metadata, Trouble> {
     let look = asking.look;
-    if look.config.cloud.name.row().is_some() {
+    if look.config.cloud.named().is_some() {
         return Ok(Metadata::default());
     }
     if let Some(known) = CloudInit::read(look)? {
@@ -202,22 +163,37 @@ async fn fetch(cloud: &dyn Cloud, evidence: &str, asking: &Asking<'_>, say: &dyn
         Err(trouble) => trouble.about(&format!("{}, because {evidence}", cloud.name())),
     };
     let look = asking.look;
-    let unseen = vec![format!("instance metadata: {trouble}")];
     let known = match CloudInit::read(look) {
         Ok(known) => known,
-        Err(further) => return Err(trouble.about(&further.to_string())),
+        Err(further) => return Err(trouble.and(&further.to_string())),
     };
     if let Some(known) = known {
         let metadata = known.metadata(cloud.name(), look);
         if let Some(mut instance) = metadata.instance {
             instance.provider_id = cloud.provider_id(&instance);
-            return Ok(Metadata { instance: Some(instance), unseen, ..metadata });
+            cloud.read_tags(&mut instance);
+            // What cloud-init did not keep may be there all the same.
+            let (without_tags, unseen) = match instance.tags.is_empty() {
+                true => (Some(trouble), Vec::new()),
+                false => (None, vec![format!("instance metadata: {trouble}")]),
+            };
+            return Ok(Metadata { instance: Some(instance), without_tags, unseen, ..metadata });
         }
     }
     match cloud.by_firmware(look) {
-        Some(instance) => Ok(Metadata { instance: Some(instance), user_data: Err(trouble), unseen: Vec::new() }),
+        Some(instance) => Ok(Metadata { instance: Some(instance), user_data: Err(trouble), ..Metadata::default() }),
         None => Err(trouble),
     }
+}
+
+/// The first of these disks that is there. An image has none: those around are of the machine that it is worked on at.
+fn disk(look: Look<'_>, disks: &[&'static str]) -> Result<Option<&'static str>> {
+    for disk in disks {
+        if look.running_system() && look.exists(disk)? {
+            return Ok(Some(disk));
+        }
+    }
+    Ok(None)
 }
 
 /// A text or a number in JSON, as text; an empty one is `None`.
@@ -227,6 +203,13 @@ fn text(value: &serde_json::Value, pointer: &str) -> Option<String> {
         serde_json::Value::Number(number) => Some(number.to_string()),
         _ => None,
     }
+}
+
+/// User-data that the protocol gives in base64. Later on, what is not would only be a text that is nobody's.
+fn decoded(encoded: &[u8], source: &str) -> Result<Option<Vec<u8>>, Trouble> {
+    let wrong = || Trouble::Unreadable(format!("{source} is not base64; give the user-data as base64"));
+    let bytes = user_data::base64(encoded).ok_or_else(wrong)?;
+    Ok(Some(bytes).filter(|bytes| !bytes.is_empty()))
 }
 
 /// What is good to know, but not needed to be somebody: why it could not be seen is kept instead.

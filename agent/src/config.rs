@@ -36,11 +36,11 @@ pub use place::{Origin, Place};
 pub use provider_id::ProviderId;
 pub use secret::{REDACTED, Secret};
 pub use sections::{
-    Cloud, CloudName, Cluster, ClusterKind, Config, Containerd, Enabled, Gpu, Missing, NameTaken, Node, Redirects, Report, Role,
-    Runtime,
+    Cloud, Cluster, ClusterKind, Config, Containerd, Enabled, Gpu, Missing, NameTaken, Node, Redirects, Report, Role, Runtime,
 };
 pub use service_url::ServiceUrl;
 pub use values::{Endpoint, Period, Pin};
+pub(crate) use yaml_text::parse as parse_yaml;
 
 /// One layer: a text, or pairs, and where it comes from.
 #[derive(Debug, Clone)]

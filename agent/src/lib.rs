@@ -16,4 +16,5 @@ pub mod show;
 pub mod state;
 pub mod step;
 pub mod steps;
+pub mod unknown;
 pub mod verbs;

@@ -31,6 +31,12 @@ fn decide(facts: &Facts) -> Option<(String, String)> {
     Some((Role::ControlPlane.word().to_owned(), format!("{file} is there")))
 }
 
+/// Whether a person gave the machine its role; otherwise it rests on what could be seen.
+pub fn is_given(settings: &[Setting]) -> bool {
+    let setting = settings.iter().find(|setting| setting.key == "node.role");
+    setting.is_some_and(|setting| !matches!(setting.origin.origin, Origin::Default | Origin::Machine(_)))
+}
+
 /// The role of a machine and its reasons.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]

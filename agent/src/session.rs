@@ -12,6 +12,7 @@ use crate::facts::{Facts, gather};
 use crate::host::Host;
 use crate::look::Look;
 use crate::role;
+use crate::unknown::{About, Unknown};
 
 /// The operator's own file.
 pub const MAIN_FILE: &str = "/etc/gpuk/agent.toml";
@@ -29,8 +30,8 @@ pub struct Session {
     pub config: Config,
     /// Every effective value with its origin.
     pub settings: Vec<Setting>,
-    /// Why the user-data could not be read, when it could not: then the configuration may lack what it says.
-    pub without_user_data: Option<cloud::Trouble>,
+    /// Why it is not known what the node is to be, when it is not: nothing may be changed then.
+    pub unknown: Option<Unknown>,
 }
 
 /// Why there is no session.
@@ -56,23 +57,27 @@ impl Session {
 
     /// Looks at the machine and reads the whole configuration; `say` hears when somebody is waited for.
     pub async fn open(common: &Common, environment: Vec<(String, String)>, say: &dyn Fn(&str)) -> Result<Self, Trouble> {
-        let host = Host::real(&common.root)?;
-        let files = files(&host)?;
         let last = [Source::environment(environment), Source::flags(common.settings.clone())];
+        Self::on(Host::real(&common.root)?, last, say).await
+    }
+
+    /// A session on this host; the layers `last` are louder than its files and user-data.
+    async fn on(host: Host, last: [Source; 2], say: &dyn Fn(&str)) -> Result<Self, Trouble> {
+        let files = files(&host)?;
         // What the image and the operator say may be needed to find the user-data, which then comes between them.
         let layers = |user_data: Vec<Source>, role: Option<Source>| {
             let sources = role.into_iter().chain(files.iter().cloned()).chain(user_data).chain(last.iter().cloned());
             config::load(sources.collect()).map_err(Trouble::Configuration)
         };
         let gathered = gather(&host, &layers(Vec::new(), None)?.config, say).await;
-        let mut without_user_data = gathered.without_user_data;
+        let mut unknown = gathered.unknown;
         let user_data = match gathered.user_data {
             Some(packed) => {
-                let user_data = user_data::unpack(&packed.bytes).map_err(Trouble::Configuration)?;
+                let user_data = user_data::unpack(&packed).map_err(Trouble::Configuration)?;
                 match merged_by_cloud_init(&host, &user_data) {
                     Ok(merged) => user_data.layers(merged).map_err(Trouble::Configuration)?,
                     Err(error) => {
-                        without_user_data = Some(cloud::Trouble::from(error).about("user-data"));
+                        unknown = Some(Unknown::new(About::Metadata, cloud::Trouble::from(error).about("user-data")));
                         user_data.sources
                     }
                 }
@@ -80,13 +85,14 @@ impl Session {
             None => Vec::new(),
         };
         let Loaded { config, settings } = layers(user_data, role::layer(&gathered.facts))?;
-        Ok(Self { host, facts: gathered.facts, config, settings, without_user_data })
+        let unknown = unknown.or(gathered.role_unknown.filter(|_| !role::is_given(&settings)));
+        Ok(Self { host, facts: gathered.facts, config, settings, unknown })
     }
 }
 
 /// What cloud-init made of all cloud-configs in this boot, where it can know more than the user-data shows.
 fn merged_by_cloud_init(host: &Host, user_data: &UserData) -> Result<Option<String>> {
-    if user_data.cloud_init_may_know_more && host.files.exists(Path::new(user_data::CLOUD_INIT_RAN))? {
+    if user_data.cloud_init_may_know_more && host.files.exists(Path::new(cloud::INSTANCE_DATA))? {
         return host.files.text(Path::new(user_data::MERGED_BY_CLOUD_INIT));
     }
     Ok(None)
@@ -132,6 +138,38 @@ mod tests {
             Err(Trouble::Configuration(errors)) => errors.to_string(),
             Err(Trouble::Other(error)) => unreachable!("{error:#}"),
         }
+    }
+
+    /// A session on an EC2 instance with these files, whose metadata service is silent.
+    async fn silent(files: &[(&str, &str)], settings: &[(&str, &str)]) -> Session {
+        let root = tempfile::tempdir().unwrap();
+        let firmware = [("sys/class/dmi/id/sys_vendor", "Amazon EC2\n")];
+        for (path, text) in firmware.iter().chain(files) {
+            let path = root.path().join(path);
+            std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+            std::fs::write(path, text).unwrap();
+        }
+        let settings = settings.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect();
+        let last = [Source::environment(Vec::new()), Source::flags(settings)];
+        let session = Session::on(Host::of_fakes(root.path()).unwrap(), last, &|_| {}).await;
+        session.unwrap_or_else(|trouble| unreachable!("{trouble:?}"))
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn nobody_is_a_worker_only_because_the_tags_could_not_be_seen() {
+        let session = silent(&[RAN], &[]).await;
+        let unknown = session.unknown.unwrap();
+        assert!(unknown.may_pass() && unknown.to_string().contains("tags"), "{unknown}");
+        // The disk shows a role, and a tag would be louder.
+        assert!(silent(&[RAN, ("etc/eks/x", "")], &[]).await.unknown.is_some());
+        // Somebody says what it is, on the disk or by hand.
+        assert!(silent(&[RAN, ("etc/gpuk/agent.toml", "node.role = \"worker\"")], &[]).await.unknown.is_none());
+        assert!(silent(&[RAN], &[("node.role", "observed")]).await.unknown.is_none());
+        // Nobody asks for tags where there is no cloud.
+        assert!(silent(&[RAN], &[("cloud.name", "none")]).await.unknown.is_none());
+        let tagged = "{\"v1\": {\"instance_id\": \"i-1\"}, \"ds\": {\"meta-data\": {\"tags\": {\"instance\": {\"gpuk-role\": \"observed\"}}}}}";
+        let session = silent(&[(RAN.0, tagged)], &[]).await;
+        assert_eq!((session.config.node.role, session.unknown), (config::Role::Observed, None));
     }
 
     #[tokio::test]

@@ -142,6 +142,12 @@ impl State {
         }
     }
 
+    /// The state of this instance while nobody knows its role: it may be one on whose disk nothing is ours.
+    pub fn load_of_unknown_role(host: &Host, instance_id: &str) -> Self {
+        let is_on_disk = matches!(Self::read_file(&host.files, STATE_FILE), Ok(Some(_)));
+        Self::load(host, instance_id, if is_on_disk { Role::Worker } else { Role::Observed })
+    }
+
     /// Whatever is stored, whoever's it is; an observed node's state only where there is no other. Absent is an empty state.
     pub fn read(files: &Files) -> Result<Self> {
         for volatile in [false, true] {

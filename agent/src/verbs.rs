@@ -8,6 +8,8 @@ mod round;
 mod run;
 mod status;
 mod survey;
+#[cfg(test)]
+mod tests;
 mod timeline;
 mod up;
 

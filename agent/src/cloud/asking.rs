@@ -180,7 +180,7 @@ impl<'a> Asking<'a> {
             }
             if self.deadline.saturating_duration_since(Instant::now()) <= pause {
                 tokio::time::sleep_until(self.deadline).await;
-                return Err(self.over(question));
+                return Err(self.over(bases, question));
             }
             tokio::time::sleep(pause).await;
             pause = (pause * 2).min(PAUSES.1);
@@ -211,9 +211,10 @@ impl<'a> Asking<'a> {
         }
     }
 
-    fn over(&self, question: &Question<'_>) -> Trouble {
+    fn over(&self, bases: &[String], question: &Question<'_>) -> Trouble {
         let took = crate::show::duration(self.took());
-        Trouble::Unreachable(format!("{} {}: not answered within {took} (cloud.limit)", self.unanswered(), question.path))
+        let why = format!("{} {}: not answered within {took} (cloud.limit)", self.unanswered(), question.path);
+        Trouble::Unreachable { url: format!("{}{}", bases.first().map_or("", String::as_str), question.path), why }
     }
 }
 

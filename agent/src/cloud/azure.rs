@@ -4,15 +4,13 @@ use std::collections::BTreeMap;
 
 use anyhow::Result;
 use async_trait::async_trait;
-use base64::Engine;
-use base64::prelude::BASE64_STANDARD;
 use http::HeaderValue;
 use serde_json::Value;
 
 use super::asking::{Asking, Question};
 use super::cloud_init::{self, CloudInit};
 use super::tags::tags;
-use super::{Cloud, Metadata, Trouble, UserData, text};
+use super::{Cloud, Metadata, Trouble, decoded, text};
 use crate::facts::Instance;
 use crate::look::Look;
 
@@ -63,21 +61,13 @@ impl Cloud for Azure {
             tags,
         };
         let user_data = match (compute("userData"), CloudInit::read(asking.look)) {
-            (Some(encoded), _) => decode(&url, &encoded),
+            (Some(encoded), _) => decoded(encoded.as_bytes(), &format!("{url}: compute.userData")),
             // What was given as custom data is on a disk that only the provisioning agent reads.
             (None, Ok(Some(_))) => cloud_init::user_data(asking.look),
             (None, Ok(None)) => Ok(None),
             (None, Err(trouble)) => Err(trouble),
         };
-        Ok(Metadata { instance: Some(instance), user_data, unseen: Vec::new() })
-    }
-}
-
-fn decode(url: &str, encoded: &str) -> Result<Option<UserData>, Trouble> {
-    let compact: String = encoded.split_whitespace().collect();
-    match BASE64_STANDARD.decode(compact) {
-        Ok(bytes) => Ok(Some(UserData { source: format!("{url} (compute.userData)"), bytes })),
-        Err(error) => Err(Trouble::Unreadable(format!("{url}: compute.userData is not base64 ({error}); give it as base64"))),
+        Ok(Metadata { instance: Some(instance), user_data, ..Metadata::default() })
     }
 }
 

@@ -1,13 +1,17 @@
 //! cloud-init writes what it learned of this boot's instance into `/run`, so it cannot be an older instance's.
 
+use std::collections::BTreeMap;
+
 use serde_json::Value;
 
-use super::{Metadata, Trouble, UserData};
+use super::tags::tags;
+use super::{Metadata, Trouble};
 use crate::facts::Instance;
 use crate::look::Look;
 
-/// Written in every boot ("Instance metadata", cloud-init documentation).
-const INSTANCE_DATA: &str = "/run/cloud-init/instance-data.json";
+/// Written in every boot, for anyone to read ("Instance metadata", cloud-init documentation). From then on what cloud-init
+/// keeps under `/var/lib/cloud/instance` is of this boot's instance.
+pub const INSTANCE_DATA: &str = "/run/cloud-init/instance-data.json";
 
 /// The user-data as cloud-init found it.
 const USER_DATA: &str = "/var/lib/cloud/instance/user-data.txt";
@@ -32,6 +36,11 @@ impl CloudInit {
         self.text("platform").or_else(|| self.text("cloud_name"))
     }
 
+    /// The host name that it would set.
+    pub fn local_hostname(&self) -> Option<String> {
+        self.text("local_hostname")
+    }
+
     fn text(&self, key: &str) -> Option<String> {
         // Without any data source cloud-init calls every machine the same, and what it does not know "unknown" or null.
         let known = |text: &&str| !text.is_empty() && *text != "unknown" && !text.starts_with("iid-datasource");
@@ -44,16 +53,25 @@ impl CloudInit {
             cloud,
             id,
             source: INSTANCE_DATA.to_owned(),
-            name: self.text("local_hostname"),
+            name: self.local_hostname(),
             region: self.text("region"),
             zone: self.text("availability_zone"),
+            tags: self.tags(),
             ..Instance::default()
         });
-        Metadata { instance, user_data: user_data(look), unseen: Vec::new() }
+        Metadata { instance, user_data: user_data(look), ..Metadata::default() }
+    }
+
+    /// The tags in a metadata tree like EC2's, where the owner allows them there. Data sources that keep what they read
+    /// name the tree `meta-data`, all others `meta_data` (cloud-init, `DataSource.persist_instance_data`).
+    fn tags(&self) -> BTreeMap<String, String> {
+        let tree = ["meta-data", "meta_data"].iter().find_map(|name| self.0.pointer(&format!("/ds/{name}/tags/instance")));
+        let pairs = tree.and_then(Value::as_object).into_iter().flatten();
+        tags(pairs.filter_map(|(name, value)| Some((name.clone(), value.as_str()?.to_owned()))))
     }
 }
 
 /// The user-data that cloud-init kept. Unreadable (e.g. only for root) costs the configuration in it, not the identity.
-pub fn user_data(look: Look<'_>) -> Result<Option<UserData>, Trouble> {
-    Ok(look.read(USER_DATA)?.map(|bytes| UserData { source: USER_DATA.to_owned(), bytes }))
+pub fn user_data(look: Look<'_>) -> Result<Option<Vec<u8>>, Trouble> {
+    Ok(look.read(USER_DATA)?)
 }

@@ -9,7 +9,7 @@ use super::asking::{Asking, Question, is_word};
 use super::cloud_init::CloudInit;
 use super::tags::tags;
 use super::token::{Protocol, Service};
-use super::{Cloud, Metadata, Trouble, UserData, optional};
+use super::{Cloud, Metadata, Trouble, optional};
 use crate::facts::{Dmi, Instance};
 use crate::look::Look;
 
@@ -65,29 +65,40 @@ impl Cloud for Ec2 {
             owner_tags(service),
         );
         let mut unseen = Vec::new();
-        let tags = optional(tags, "the instance's tags", &mut unseen);
+        // One of them may say what the node is to be.
+        let (tags, without_tags) = match tags {
+            Ok(tags) => (tags, None),
+            Err(trouble) => (BTreeMap::new(), Some(trouble)),
+        };
         let (address, ipv6) = (optional(address, "local-ipv4", &mut unseen), optional(ipv6, "ipv6", &mut unseen));
         let mut instance = Instance {
             cloud: self.name(),
             id: id?,
             source: service.url(INSTANCE_ID),
-            name: tags.get("Name").filter(|name| !name.is_empty()).cloned(),
+            name: None,
             region: optional(region, "placement/region", &mut unseen),
             zone: zone?,
             instance_type: optional(instance_type, "instance-type", &mut unseen),
             address: address.or(ipv6),
             provider_id: None,
-            managed: managed(&tags),
+            managed: None,
             tags,
         };
+        self.read_tags(&mut instance);
         instance.provider_id = self.provider_id(&instance);
-        Ok(Metadata { instance: Some(instance), user_data, unseen })
+        Ok(Metadata { instance: Some(instance), user_data, without_tags, unseen })
     }
 
     fn by_firmware(&self, look: Look<'_>) -> Option<Instance> {
         // On Nitro the asset tag is the instance id ("Identify EC2 instances", Amazon EC2 User Guide).
         let id = look.facts.dmi.board_asset_tag.clone().filter(|tag| tag.starts_with("i-") && is_word(tag))?;
         Some(Instance { cloud: self.name(), id, source: "DMI board_asset_tag".to_owned(), ..Instance::default() })
+    }
+
+    fn read_tags(&self, instance: &mut Instance) {
+        let name = instance.tags.get("Name").filter(|name| !name.is_empty()).cloned();
+        instance.name = name.or(instance.name.take());
+        instance.managed = managed(&instance.tags);
     }
 
     /// cloud-provider-aws, "provider id".
@@ -110,10 +121,8 @@ async fn id(service: &Service<'_>) -> Result<String, Trouble> {
     answered.word()?.ok_or(none)
 }
 
-async fn user_data(service: &Service<'_>) -> Result<Option<UserData>, Trouble> {
-    let answered = service.get(Question::get("/latest/user-data")).await?;
-    let source = answered.url.clone();
-    Ok(answered.found()?.map(|bytes| UserData { source, bytes }))
+async fn user_data(service: &Service<'_>) -> Result<Option<Vec<u8>>, Trouble> {
+    service.get(Question::get("/latest/user-data")).await?.found()
 }
 
 /// Tags are answered with 404 unless the owner allows them in the metadata.

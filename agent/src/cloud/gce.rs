@@ -4,14 +4,12 @@ use std::collections::BTreeMap;
 
 use anyhow::Result;
 use async_trait::async_trait;
-use base64::Engine;
-use base64::prelude::BASE64_STANDARD;
 use http::HeaderValue;
 use serde_json::Value;
 
 use super::asking::{Answered, Asking, Question};
 use super::tags::tags;
-use super::{Cloud, Metadata, Trouble, UserData, text};
+use super::{Cloud, Metadata, Trouble, decoded, text};
 use crate::facts::Instance;
 use crate::look::Look;
 
@@ -52,13 +50,13 @@ impl Cloud for Gce {
         let (instance, project) = tokio::join!(asking.race(&addresses, &instance), asking.race(&addresses, &project));
         let (instance, project) = (genuine(instance?)?, genuine(project?)?.word()?);
         let no_id = instance.is_not_the_service("a document with an instance's id");
-        let (base, url) = (instance.base.clone(), instance.url.clone());
+        let url = instance.url.clone();
         let document = instance.json()?;
         let id = text(&document, "/id").ok_or(no_id)?;
         let name = text(&document, "/name");
         let zone = text(&document, "/zone").map(|path| last(&path));
         let attributes = attributes(&document);
-        let user_data = user_data(&base, &attributes);
+        let user_data = user_data(&url, &attributes);
         let provider_id = match (&project, &zone, &name) {
             // cloud-provider-gcp, "provider id".
             (Some(project), Some(zone), Some(name)) => Some(format!("gce://{project}/{zone}/{name}")),
@@ -78,7 +76,7 @@ impl Cloud for Gce {
             managed: managed(&attributes),
             tags: tags(attributes),
         };
-        Ok(Metadata { instance: Some(instance), user_data, unseen: Vec::new() })
+        Ok(Metadata { instance: Some(instance), user_data, ..Metadata::default() })
     }
 }
 
@@ -105,19 +103,12 @@ fn attributes(document: &Value) -> BTreeMap<String, String> {
 }
 
 /// Attributes are text; a second one says when the bytes are in base64 (cloud-init, the data source "GCE").
-fn user_data(base: &str, attributes: &BTreeMap<String, String>) -> Result<Option<UserData>, Trouble> {
-    let Some(text) = attributes.get("user-data") else { return Ok(None) };
-    let source = format!("{base}/computeMetadata/v1/instance/attributes/user-data");
-    let bytes = match attributes.get("user-data-encoding").map(String::as_str) {
-        Some("base64") => match BASE64_STANDARD.decode(text.trim()) {
-            Ok(bytes) => bytes,
-            Err(error) => {
-                return Err(Trouble::Unreadable(format!("{source} is not base64, as user-data-encoding says: {error}")));
-            }
-        },
-        _ => text.clone().into_bytes(),
-    };
-    Ok(Some(UserData { source, bytes }))
+fn user_data(url: &str, attributes: &BTreeMap<String, String>) -> Result<Option<Vec<u8>>, Trouble> {
+    let Some(text) = attributes.get("user-data").map(String::as_bytes) else { return Ok(None) };
+    match attributes.get("user-data-encoding").map(String::as_str) {
+        Some("base64") => decoded(text, &format!("{url}: the attribute user-data")),
+        _ => Ok(Some(text.to_vec())),
+    }
 }
 
 /// GKE gives its nodes `kube-env`, and their cluster's name with its place; kOps gives the name alone.

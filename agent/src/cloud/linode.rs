@@ -4,15 +4,13 @@ use std::collections::BTreeMap;
 
 use anyhow::Result;
 use async_trait::async_trait;
-use base64::Engine;
-use base64::prelude::BASE64_STANDARD;
 use http::HeaderValue;
 use serde_json::Value;
 
 use super::asking::{Answered, Asking, Question};
 use super::tags::{split, tags};
 use super::token::{Protocol, Service};
-use super::{Cloud, Metadata, Trouble, UserData, optional, text};
+use super::{Cloud, Metadata, Trouble, decoded, optional, text};
 use crate::facts::Instance;
 use crate::look::Look;
 
@@ -69,7 +67,7 @@ impl Cloud for Linode {
             ..Instance::default()
         };
         instance.provider_id = self.provider_id(&instance);
-        Ok(Metadata { instance: Some(instance), user_data, unseen })
+        Ok(Metadata { instance: Some(instance), user_data, unseen, ..Metadata::default() })
     }
 
     /// linode-cloud-controller-manager, "provider id".
@@ -82,16 +80,11 @@ fn json(path: &str) -> Question<'_> {
     Question::get(path).with("accept", HeaderValue::from_static("application/json"))
 }
 
-async fn user_data(service: &Service<'_>) -> Result<Option<UserData>, Trouble> {
+async fn user_data(service: &Service<'_>) -> Result<Option<Vec<u8>>, Trouble> {
     let answered = service.get(Question::get("/v1/user-data")).await?;
     let source = answered.url.clone();
     let Some(encoded) = answered.found()? else { return Ok(None) };
-    let compact: Vec<u8> = encoded.into_iter().filter(|byte| !byte.is_ascii_whitespace()).collect();
-    match BASE64_STANDARD.decode(compact) {
-        Ok(bytes) if bytes.is_empty() => Ok(None),
-        Ok(bytes) => Ok(Some(UserData { source, bytes })),
-        Err(error) => Err(Trouble::Unreadable(format!("{source} is not base64 ({error}); give the user-data as base64"))),
-    }
+    decoded(&encoded, &source)
 }
 
 /// The private address where there is one, else the public one; both are written with `/32`.

@@ -4,10 +4,12 @@ mod line;
 
 use anyhow::Result;
 use async_trait::async_trait;
+use serde_json::Value;
 
-use super::asking::{Asking, Question};
+use super::asking::{Answered, Asking, Question};
 use super::cloud_init::CloudInit;
-use super::{Cloud, Metadata, Trouble, UserData, text};
+use super::{Cloud, Metadata, Trouble, disk, text};
+use crate::config::parse_yaml;
 use crate::facts::Instance;
 use crate::look::Look;
 
@@ -22,9 +24,9 @@ pub struct NoCloud;
 
 /// The two files of a seed.
 struct Seed {
-    meta_data: String,
+    meta_data: Value,
     source: String,
-    user_data: Result<Option<UserData>, Trouble>,
+    user_data: Result<Option<Vec<u8>>, Trouble>,
 }
 
 #[async_trait(?Send)]
@@ -42,7 +44,7 @@ impl Cloud for NoCloud {
                 return Ok(Some(format!("there is {seed}/meta-data")));
             }
         }
-        if let Some(disk) = seed_disk(look)? {
+        if let Some(disk) = disk(look, DISKS)? {
             return Ok(Some(format!("there is the disk {disk}")));
         }
         let platform = CloudInit::read(look).ok().flatten().and_then(|known| known.platform());
@@ -70,8 +72,8 @@ impl Cloud for NoCloud {
             None => self.read_files(look)?,
         };
         let (meta_data, seed_source, user_data) = match seed {
-            Some(seed) => (serde_saphyr::from_str(&seed.meta_data).unwrap_or_default(), seed.source, seed.user_data),
-            None => (serde_json::Value::default(), String::new(), Ok(None)),
+            Some(seed) => (seed.meta_data, seed.source, seed.user_data),
+            None => (Value::default(), String::new(), Ok(None)),
         };
         // What the kernel's command line or the firmware says is the operator's last word.
         let source = if line.instance_id.is_some() { line_source } else { seed_source };
@@ -84,7 +86,7 @@ impl Cloud for NoCloud {
             zone: text(&meta_data, "/availability-zone"),
             ..Instance::default()
         });
-        Ok(Metadata { instance, user_data, unseen: Vec::new() })
+        Ok(Metadata { instance, user_data, ..Metadata::default() })
     }
 }
 
@@ -95,54 +97,44 @@ impl NoCloud {
                 return Ok(Some(seed));
             }
         }
-        let Some(disk) = seed_disk(look)? else { return Ok(None) };
+        let Some(disk) = disk(look, DISKS)? else { return Ok(None) };
         let mut files = look.files_of_disk(disk, &["meta-data", "user-data"])?;
-        let meta_data = files.remove("meta-data").unwrap_or_default();
-        let user_data = files.remove("user-data").map(|bytes| UserData { source: format!("user-data on {disk}"), bytes });
-        Ok(Some(Seed {
-            meta_data: String::from_utf8_lossy(&meta_data).into_owned(),
-            source: format!("meta-data on {disk}"),
-            user_data: Ok(user_data),
-        }))
+        let source = format!("meta-data on {disk}");
+        let meta_data = meta_data(&String::from_utf8_lossy(&files.remove("meta-data").unwrap_or_default()), &source)?;
+        Ok(Some(Seed { meta_data, source, user_data: Ok(files.remove("user-data")) }))
     }
 }
 
 fn from_directory(look: Look<'_>, directory: &str) -> Result<Option<Seed>, Trouble> {
     let source = format!("{directory}/meta-data");
-    let Some(meta_data) = look.text(&source)? else { return Ok(None) };
-    let path = format!("{directory}/user-data");
+    let Some(text) = look.text(&source)? else { return Ok(None) };
+    let meta_data = meta_data(&text, &source)?;
     // Unreadable user-data (e.g. only for root) costs the configuration in it, not the instance's identity.
-    let user_data = look.read(&path).map_err(Trouble::from);
-    let user_data = user_data.map(|bytes| bytes.map(|bytes| UserData { source: path, bytes }));
+    let user_data = look.read(format!("{directory}/user-data")).map_err(Trouble::from);
     Ok(Some(Seed { meta_data, source, user_data }))
 }
 
 /// A seed on a web server: `meta-data` must be there, `user-data` may be.
 async fn from_server(asking: &Asking<'_>, from: &str) -> Result<Seed, Trouble> {
     let base = from.trim_end_matches('/');
-    let (meta_data, user_data) = (Question::get("/meta-data"), Question::get("/user-data"));
-    let (meta_data, user_data) = tokio::join!(asking.ask(base, &meta_data), asking.ask(base, &user_data));
-    let meta_data = meta_data?;
-    let (source, missing) = (meta_data.url.clone(), meta_data.is_not_the_service("the meta-data of a NoCloud seed"));
-    let meta_data = meta_data.found()?.and_then(|bytes| String::from_utf8(bytes).ok());
-    // A page that somebody put in between may be YAML by chance, but no mapping.
-    let mapping = |text: &String| serde_saphyr::from_str::<serde_json::Value>(text).is_ok_and(|value| value.is_object());
-    let meta_data = meta_data.filter(|text| text.trim().is_empty() || mapping(text)).ok_or(missing)?;
-    let user_data = user_data.and_then(|answered| {
-        let source = answered.url.clone();
-        Ok(answered.found()?.map(|bytes| UserData { source, bytes }))
-    });
-    Ok(Seed { meta_data, source, user_data })
+    let (answered, user_data) = (Question::get("/meta-data"), Question::get("/user-data"));
+    let (answered, user_data) = tokio::join!(asking.ask(base, &answered), asking.ask(base, &user_data));
+    let answered = answered?;
+    let (source, missing) = (answered.url.clone(), answered.is_not_the_service("the meta-data of a NoCloud seed"));
+    let text = answered.found()?.and_then(|bytes| String::from_utf8(bytes).ok());
+    // A page that somebody put in between may be YAML by chance, but no mapping; what it says is not repeated.
+    let meta_data = text.and_then(|text| meta_data(&text, &source).ok()).ok_or(missing)?;
+    Ok(Seed { meta_data, source, user_data: user_data.and_then(Answered::found) })
 }
 
-/// The seed disk, if there is one. An image has the disks of the machine it is worked on at, which are none of its business.
-fn seed_disk(look: Look<'_>) -> Result<Option<&'static str>> {
-    for disk in DISKS {
-        if look.running_system() && look.exists(disk)? {
-            return Ok(Some(disk));
-        }
+/// What a seed says of the machine: a mapping, or nothing.
+fn meta_data(text: &str, source: &str) -> Result<Value, Trouble> {
+    let wrong = |why: String| Trouble::Unreadable(format!("reading {source}: {why}. Right would be e.g. instance-id: gpu-1"));
+    match parse_yaml(text).map_err(|error| wrong(error.to_string()))? {
+        _ if text.trim().is_empty() => Ok(Value::default()),
+        meta_data @ (Value::Object(_) | Value::Null) => Ok(meta_data),
+        _ => Err(wrong("it is not a mapping".to_owned())),
     }
-    Ok(None)
 }
 
 #[cfg(test)]

@@ -6,7 +6,7 @@ use serde_json::Value;
 
 use super::asking::{Answered, Asking, Question};
 use super::tags::tags;
-use super::{Cloud, Metadata, Trouble, UserData, optional, text};
+use super::{Cloud, Metadata, Trouble, disk, optional, text};
 use crate::facts::Instance;
 use crate::look::Look;
 
@@ -41,11 +41,11 @@ impl Cloud for OpenStack {
         if let Some(tag) = one_of(&dmi.chassis_asset_tag, CHASSIS) {
             return Ok(Some(format!("DMI chassis_asset_tag is {tag:?}")));
         }
-        Ok(config_drive(look)?.map(|disk| format!("there is the config drive {disk}")))
+        Ok(disk(look, DISKS)?.map(|disk| format!("there is the config drive {disk}")))
     }
 
     async fn fetch(&self, asking: &Asking<'_>) -> Result<Metadata, Trouble> {
-        match config_drive(asking.look)? {
+        match disk(asking.look, DISKS)? {
             Some(disk) => self.on_disk(asking.look, disk),
             None => self.over_http(asking).await,
         }
@@ -67,8 +67,8 @@ impl OpenStack {
         let source = format!("{META_DATA} on {disk}");
         let instance = self.instance(&meta_data, source).ok_or_else(|| unreadable(META_DATA, "it has no uuid".to_owned()))?;
         let address = text(&network, "/networks/0/ip_address");
-        let user_data = files.remove(USER_DATA).map(|bytes| UserData { source: format!("{USER_DATA} on {disk}"), bytes });
-        Ok(Metadata { instance: Some(Instance { address, ..instance }), user_data: Ok(user_data), unseen: Vec::new() })
+        let user_data = files.remove(USER_DATA);
+        Ok(Metadata { instance: Some(Instance { address, ..instance }), user_data: Ok(user_data), ..Metadata::default() })
     }
 
     async fn over_http(&self, asking: &Asking<'_>) -> Result<Metadata, Trouble> {
@@ -85,15 +85,12 @@ impl OpenStack {
         let no_id = meta_data.is_not_the_service("a document with a uuid");
         let url = meta_data.url.clone();
         let instance = self.instance(&meta_data.json()?, url).ok_or(no_id)?;
-        let user_data = user_data.and_then(|answered| {
-            let source = answered.url.clone();
-            Ok(answered.found()?.map(|bytes| UserData { source, bytes }))
-        });
+        let user_data = user_data.and_then(Answered::found);
         let mut unseen = Vec::new();
         let address = optional(address.and_then(Answered::word), "local-ipv4", &mut unseen);
         let instance_type = optional(instance_type.and_then(Answered::word), "instance-type", &mut unseen);
         let instance = Instance { address, instance_type, ..instance };
-        Ok(Metadata { instance: Some(instance), user_data, unseen })
+        Ok(Metadata { instance: Some(instance), user_data, unseen, ..Metadata::default() })
     }
 
     fn instance(&self, meta_data: &Value, source: String) -> Option<Instance> {
@@ -111,16 +108,6 @@ impl OpenStack {
         instance.provider_id = self.provider_id(&instance);
         Some(instance)
     }
-}
-
-/// The config drive, if there is one. An image has the disks of the machine it is worked on at, which are none of its business.
-fn config_drive(look: Look<'_>) -> Result<Option<&'static str>> {
-    for disk in DISKS {
-        if look.running_system() && look.exists(disk)? {
-            return Ok(Some(disk));
-        }
-    }
-    Ok(None)
 }
 
 #[cfg(test)]

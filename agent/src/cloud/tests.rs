@@ -6,9 +6,11 @@ use std::cell::RefCell;
 use std::rc::Rc;
 use std::time::Duration;
 
+use crate::config::schema::{self, Kind};
 use crate::config::{Config, Source};
 use crate::facts::{Gathered, Instance, gather};
 use crate::host::Host;
+use crate::host::kernel::RecordingKernel;
 use crate::host::network::{PlainAnswer, PlainRequest, ScriptedNetwork, Unreachable, UnreachableKind};
 
 /// A machine of files and answers. Time is virtual: run its tests with `start_paused`.
@@ -16,6 +18,7 @@ pub struct Machine {
     root: tempfile::TempDir,
     network: ScriptedNetwork,
     settings: Vec<(String, String)>,
+    kernel: RecordingKernel,
     /// What was said while it was waited.
     pub said: RefCell<Vec<String>>,
     /// Every request, as method, URL and its headers.
@@ -29,6 +32,7 @@ impl Machine {
             root: tempfile::tempdir().unwrap(),
             network: ScriptedNetwork::default(),
             settings: Vec::new(),
+            kernel: RecordingKernel::default(),
             said: RefCell::default(),
             seen: Rc::default(),
         };
@@ -42,6 +46,13 @@ impl Machine {
         std::fs::create_dir_all(path.parent().unwrap()).unwrap();
         std::fs::write(path, text).unwrap();
         self
+    }
+
+    /// With a disk that holds these files.
+    pub fn disk(mut self, device: &str, files: &[(&str, &str)]) -> Self {
+        let files = files.iter().map(|(name, text)| ((*name).to_owned(), text.as_bytes().to_vec()));
+        self.kernel.disks.insert(device.to_owned(), files.collect());
+        self.file(device, "")
     }
 
     /// With a value in the configuration.
@@ -64,6 +75,7 @@ impl Machine {
     pub async fn gather(self) -> Seen {
         let mut host = Host::of_fakes(self.root.path()).unwrap();
         host.network = Box::new(self.network);
+        host.kernel = Box::new(self.kernel);
         let config: Config = crate::config::load(vec![Source::flags(self.settings)]).unwrap().config;
         let began = tokio::time::Instant::now();
         let gathered = gather(&host, &config, &|line| self.said.borrow_mut().push(line.to_owned())).await;
@@ -85,7 +97,7 @@ impl Seen {
     }
 
     pub fn user_data(&self) -> Option<String> {
-        self.gathered.user_data.as_ref().map(|data| String::from_utf8(data.bytes.clone()).unwrap())
+        self.gathered.user_data.as_ref().map(|bytes| String::from_utf8(bytes.clone()).unwrap())
     }
 
     pub fn unseen(&self) -> String {
@@ -108,6 +120,18 @@ const EC2: &[(&str, &str)] = &[("sys_vendor", "Amazon EC2\n"), ("board_asset_tag
 const INSTANCE_DATA: &str = r#"{"v1": {"instance_id": "i-0feed", "region": "eu-west-1", "availability_zone": "eu-west-1a",
     "local_hostname": "gpu-1", "cloud_name": "aws", "platform": "ec2"}}"#;
 
+#[test]
+fn every_cloud_can_be_named() {
+    let key = schema::find("cloud", "name").unwrap();
+    let Kind::Choice(choices) = key.kind else { unreachable!() };
+    let rows = super::clouds();
+    let mut known: Vec<&str> = rows.iter().map(|cloud| cloud.name()).chain(["auto", "none"]).collect();
+    let mut choices = choices.to_vec();
+    known.sort_unstable();
+    choices.sort_unstable();
+    assert_eq!(choices, known);
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_cloud_that_is_silent_costs_the_limit_once_and_is_spoken_of() {
     let seen = Machine::with_firmware(EC2).set("cloud.limit", "4s").gather().await;
@@ -118,7 +142,7 @@ async fn a_cloud_that_is_silent_costs_the_limit_once_and_is_spoken_of() {
     }
     // The firmware knows the id, and nobody knows the user-data.
     assert_eq!((seen.instance().id.as_str(), seen.instance().source.as_str()), ("i-0123456789abcdef0", "DMI board_asset_tag"));
-    let trouble = seen.gathered.without_user_data.clone().unwrap();
+    let trouble = seen.gathered.unknown.clone().unwrap();
     assert!(trouble.may_pass(), "{trouble}");
     assert!(seen.unseen().contains("http://169.254.169.254") && seen.unseen().contains("4.0 s"), "{}", seen.unseen());
 }
@@ -134,15 +158,32 @@ async fn cloud_init_knows_what_the_service_does_not_say() {
     assert_eq!((instance.cloud, instance.id.as_str(), instance.zone.as_deref()), ("ec2", "i-0feed", Some("eu-west-1a")));
     assert_eq!(instance.provider_id.as_deref(), Some("aws:///eu-west-1a/i-0feed"));
     assert_eq!(seen.user_data().as_deref(), Some("#cloud-config\n"));
-    assert!(seen.gathered.without_user_data.is_none());
+    assert!(seen.gathered.unknown.is_none());
     assert!(seen.unseen().contains("not answered within 5.0 s"), "{}", seen.unseen());
+    // Tags are among what it kept only where it could see them, and one of them may say what the node is.
+    let trouble = seen.gathered.role_unknown.unwrap();
+    assert!(trouble.may_pass() && trouble.to_string().starts_with("the instance's tags: ec2"), "{trouble}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn cloud_init_kept_the_tags_that_the_service_does_not_say() {
+    for tree in ["meta-data", "meta_data"] {
+        let tags = r#"{"Name": "gpu one", "gpuk/role": "observed", "eks:cluster-name": "prod", "join-token": "x", "n": 1}"#;
+        let data = INSTANCE_DATA.replacen('{', &format!(r#"{{"ds": {{"{tree}": {{"tags": {{"instance": {tags}}}}}}}, "#), 1);
+        let seen = Machine::with_firmware(EC2).file("/run/cloud-init/instance-data.json", &data).gather().await;
+        let instance = seen.instance();
+        assert_eq!(instance.tags.keys().collect::<Vec<_>>(), ["Name", "eks:cluster-name", "gpuk/role"], "{tree}");
+        assert_eq!(instance.name.as_deref(), Some("gpu one"));
+        assert_eq!(instance.managed.as_deref(), Some("EKS: tag eks:cluster-name is \"prod\""));
+        assert!(seen.gathered.unknown.is_none() && seen.gathered.role_unknown.is_none());
+    }
 }
 
 #[tokio::test(start_paused = true)]
 async fn without_any_id_there_is_no_instance_but_a_trouble_that_may_pass() {
     let seen = Machine::with_firmware(&[("product_name", "Google Compute Engine")]).gather().await;
     assert_eq!(seen.gathered.facts.instance, None);
-    assert!(seen.gathered.without_user_data.unwrap().may_pass());
+    assert!(seen.gathered.unknown.unwrap().may_pass());
 }
 
 #[tokio::test(start_paused = true)]
@@ -150,7 +191,7 @@ async fn a_page_in_between_is_told_at_once_from_silence() {
     let page = |_: &PlainRequest| answer(200, "<html><body>Please log in</body></html>");
     let seen = Machine::with_firmware(&[("sys_vendor", "Amazon EC2")]).answering("http://169.254.169.254", page).gather().await;
     assert_eq!(seen.took, Duration::ZERO);
-    let trouble = seen.gathered.without_user_data.unwrap();
+    let trouble = seen.gathered.unknown.unwrap();
     assert!(!trouble.may_pass() && trouble.to_string().contains("39 bytes"), "{trouble}");
     assert!(!trouble.to_string().contains("log in"), "what a stranger says is not repeated: {trouble}");
 }
@@ -205,5 +246,10 @@ async fn a_platform_without_a_row_is_known_by_cloud_init() {
 
     let broken = Machine::with_firmware(&[]).file("/run/cloud-init/instance-data.json", "{\"v1\"").gather().await;
     assert_eq!(broken.gathered.facts.instance, None);
-    assert!(!broken.gathered.without_user_data.unwrap().may_pass());
+    assert!(!broken.gathered.unknown.unwrap().may_pass());
+
+    let both = Machine::with_firmware(EC2).file("/run/cloud-init/instance-data.json", "{\"v1\"").gather().await;
+    let trouble = both.gathered.unknown.unwrap().to_string();
+    let (service, file) = (trouble.find("not answered within").unwrap(), trouble.find("instance-data.json").unwrap());
+    assert!(trouble.starts_with("instance metadata: ec2") && service < file, "{trouble}");
 }

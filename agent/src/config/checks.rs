@@ -3,9 +3,11 @@
 use std::fmt::Display;
 use std::net::IpAddr;
 use std::str::FromStr;
+use std::time::Duration;
 
 use super::error::quoted;
 use super::labels::{NAME, is_name};
+use super::values::Period;
 
 /// Answers with the right spelling, or with the end of a sentence that begins with the text: "is not …", "has …".
 /// A check of a secret never repeats it.
@@ -14,6 +16,14 @@ pub type Check = fn(&str) -> Result<String, String>;
 /// The check of everything that has a type of its own.
 pub(super) fn typed<T: FromStr<Err = String> + Display>(text: &str) -> Result<String, String> {
     text.parse::<T>().map(|value| value.to_string())
+}
+
+/// A length of time in which something can happen.
+pub(super) fn some_time(text: &str) -> Result<String, String> {
+    match text.parse::<Period>()? {
+        Period(Duration::ZERO) => Err("is no time at all".into()),
+        period => Ok(period.to_string()),
+    }
 }
 
 /// A path from the root.

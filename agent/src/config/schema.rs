@@ -3,7 +3,7 @@
 //! To add a key, add a row to [`KEYS`] and a field of the same name to its section in `sections.rs`.
 
 use super::bootstrap_token::bootstrap_token;
-use super::checks::{Check, absolute_path, cluster_name, image, kubelet_argument, node_address, typed};
+use super::checks::{Check, absolute_path, cluster_name, image, kubelet_argument, node_address, some_time, typed};
 use super::labels::{Taint, check_label};
 use super::node_name::NameTemplate;
 use super::provider_id::ProviderId;
@@ -205,7 +205,7 @@ pub static KEYS: &[Key] = &[
         ..key("cloud", "endpoint", "\"http://169.254.169.254\"")
     },
     Key {
-        kind: Kind::Text("numbers with the units s, m, h or d", typed::<Period>),
+        kind: Kind::Text("numbers with the units s, m, h or d, one of them above 0", some_time),
         default: Some("5s"),
         documentation: "How long one look waits for the metadata service, all tries together.",
         ..key("cloud", "limit", "\"5s\"")

@@ -129,49 +129,18 @@ impl Role {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
 pub struct Cloud {
-    /// Which one.
-    pub name: CloudName,
+    /// Which one: a name of the table in `cloud.rs`, `auto` or `none`.
+    pub name: String,
     /// Its metadata service; `None` is the cloud's own address.
     pub endpoint: Option<ServiceUrl>,
     /// For one look, all tries together.
     pub limit: Period,
 }
 
-/// The clouds, as in the table of `cloud.rs`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum CloudName {
-    /// Found out.
-    Auto,
-    /// Amazon EC2, or a cloud with the same metadata service.
-    Ec2,
-    /// Google Compute Engine.
-    Gce,
-    /// Microsoft Azure.
-    Azure,
-    /// OpenStack.
-    Openstack,
-    /// Linode (Akamai).
-    Linode,
-    /// Files, a disk or a server with a NoCloud seed.
-    Nocloud,
-    /// No cloud: nobody is asked.
-    None,
-}
-
-impl CloudName {
-    /// The name in the table; `None` where it is to be found out.
-    pub fn row(self) -> Option<&'static str> {
-        Some(match self {
-            Self::Auto => return None,
-            Self::Ec2 => "ec2",
-            Self::Gce => "gce",
-            Self::Azure => "azure",
-            Self::Openstack => "openstack",
-            Self::Linode => "linode",
-            Self::Nocloud => "nocloud",
-            Self::None => "none",
-        })
+impl Cloud {
+    /// The cloud that someone named; `None` where it is to be found out.
+    pub fn named(&self) -> Option<&str> {
+        Some(self.name.as_str()).filter(|name| *name != "auto")
     }
 }
 

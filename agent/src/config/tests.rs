@@ -38,3 +38,4 @@ fn origin(loaded: &Loaded, key: &str) -> String {
 
 mod layers;
 mod messages;
+mod periods;

@@ -25,15 +25,13 @@ use serde_json::Value as Json;
 use self::kind::Kind;
 use self::mime::Part;
 use self::packing::Unpacker;
+pub use self::packing::base64;
 use super::error::{ConfigError, ConfigErrors};
 use super::place::{Origin, Place};
 use super::{Format, Source, yaml_text};
 
 /// Where cloud-init leaves what all cloud-configs of the user-data came to, templates and includes among them.
 pub const MERGED_BY_CLOUD_INIT: &str = "/var/lib/cloud/instance/cloud-config.txt";
-
-/// Exists from the moment in a boot when cloud-init knows its instance; the merged file then is of that instance.
-pub const CLOUD_INIT_RAN: &str = "/run/cloud-init/instance-data.json";
 
 /// How often everything may be wrapped, e.g. base64 of gzip is twice.
 const WRAPPINGS: usize = 4;

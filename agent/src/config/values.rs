@@ -159,6 +159,9 @@ impl FromStr for Pin {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Period(pub Duration);
 
+/// In seconds: more than anyone waits for, and less than a clock can count.
+const LONGEST: u64 = 365 * 86_400;
+
 const UNITS: [(char, u64); 4] = [('d', 86_400), ('h', 3_600), ('m', 60), ('s', 1)];
 
 impl fmt::Display for Period {
@@ -195,6 +198,10 @@ impl FromStr for Period {
             total = total.checked_add(part).ok_or("is too long")?;
             rest = letters.as_str();
         }
-        if text.is_empty() { Err(wrong()) } else { Ok(Self(Duration::from_secs(total))) }
+        match total {
+            _ if text.is_empty() => Err(wrong()),
+            _ if total > LONGEST => Err("is longer than 365 days".into()),
+            _ => Ok(Self(Duration::from_secs(total))),
+        }
     }
 }

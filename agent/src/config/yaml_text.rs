@@ -42,7 +42,7 @@ pub fn read(text: &str, layer: &Place) -> Result<Vec<RawEntry>, Vec<ConfigError>
 }
 
 /// Reads YAML as cloud-init does: it lets the last of two equal keys win. (In the agent's own part that is an error.)
-pub(super) fn parse<T: DeserializeOwned>(text: &str) -> Result<T, serde_saphyr::Error> {
+pub(crate) fn parse<T: DeserializeOwned>(text: &str) -> Result<T, serde_saphyr::Error> {
     let options = serde_saphyr::options! { duplicate_keys: DuplicateKeyPolicy::LastWins, with_snippet: false };
     serde_saphyr::from_str_with_options(text, options)
 }

@@ -3,19 +3,23 @@
 use std::time::Instant;
 
 use super::{CgroupVersion, Dmi, Facts, OperatingSystem, SourceTiming, marks, pci};
-use crate::cloud::{self, Trouble, UserData};
+use crate::cloud::{self, Trouble};
 use crate::config::Config;
 use crate::host::Host;
 use crate::look::Look;
+use crate::role;
+use crate::unknown::{About, Unknown};
 
 /// The facts, and the user-data that was found beside them (it may hold secrets, so it is no fact).
 pub struct Gathered {
     /// What is known.
     pub facts: Facts,
-    /// The instance's user-data, when there is any.
-    pub user_data: Option<UserData>,
-    /// Why there may be user-data that was not read.
-    pub without_user_data: Option<Trouble>,
+    /// The instance's user-data, when there is any, perhaps packed.
+    pub user_data: Option<Vec<u8>>,
+    /// Why it is not known what the node is to be, e.g. because its user-data could not be read.
+    pub unknown: Option<Unknown>,
+    /// Why the machine may be something else than its facts say. It matters only where nobody gave it a role.
+    pub role_unknown: Option<Unknown>,
 }
 
 /// Looks at the machine once. What cannot be seen is listed in [`Facts::unseen`]; `say` hears when somebody is waited for.
@@ -36,30 +40,38 @@ pub async fn gather(host: &Host, config: &Config, say: &dyn Fn(&str)) -> Gathere
     let rest = async {
         let mut facts = known.clone();
         facts.os = reader.timed("files", |reader| reader.os());
-        if reader.look.running_system() {
-            running(&mut reader, host, &mut facts);
-        }
-        let marks = marks::marks(reader.look);
-        facts.marks = reader.seen(marks).unwrap_or_default();
-        facts
+        let without_gpus = reader.look.running_system().then(|| running(&mut reader, host, &mut facts)).flatten();
+        let without_marks = match marks::marks(reader.look) {
+            Ok(marks) => {
+                facts.marks = marks;
+                None
+            }
+            Err(error) => Some(Unknown::new(About::Marks, Trouble::from(error).about("what was installed on this machine"))),
+        };
+        (facts, without_gpus, without_marks)
     };
-    let ((answer, metadata), mut facts) = tokio::join!(asked, rest);
+    let ((answer, metadata), (mut facts, without_gpus, without_marks)) = tokio::join!(asked, rest);
     facts.unseen = reader.unseen;
     facts.sources = reader.sources;
     facts.sources.push(metadata);
-    let (user_data, trouble) = match answer {
+    let (mut user_data, mut unknown, mut role_unknown) = (None, None, None);
+    match answer {
         Ok(metadata) => {
             facts.instance = metadata.instance;
             facts.unseen.extend(metadata.unseen);
+            role_unknown = metadata.without_tags.map(|trouble| Unknown::new(About::Tags, trouble.about("the instance's tags")));
             match metadata.user_data {
-                Ok(user_data) => (user_data, None),
-                Err(trouble) => (None, Some(trouble.about("user-data"))),
+                Ok(found) => user_data = found,
+                Err(trouble) => unknown = Some(Unknown::new(About::Metadata, trouble.about("user-data"))),
             }
         }
-        Err(trouble) => (None, Some(trouble.about("instance metadata"))),
-    };
-    facts.unseen.extend(trouble.as_ref().map(ToString::to_string));
-    Gathered { facts, user_data, without_user_data: trouble }
+        Err(trouble) => unknown = Some(Unknown::new(About::Metadata, trouble.about("instance metadata"))),
+    }
+    // What the platform says of the role counts before what is on the disk.
+    role_unknown = role_unknown.or(without_marks.filter(|_| role::layer(&facts).is_none()));
+    unknown = unknown.or(without_gpus);
+    facts.unseen.extend([&unknown, &role_unknown].into_iter().flatten().map(ToString::to_string));
+    Gathered { facts, user_data, unknown, role_unknown }
 }
 
 fn took(name: &'static str, began: Instant) -> SourceTiming {
@@ -77,8 +89,8 @@ fn firmware(reader: &mut Reader<'_>) -> Dmi {
     }
 }
 
-/// Facts of a running system; an image has none of them.
-fn running(reader: &mut Reader<'_>, host: &Host, facts: &mut Facts) {
+/// Facts of a running system; an image has none of them. The answer is why there may be GPUs that were not seen.
+fn running(reader: &mut Reader<'_>, host: &Host, facts: &mut Facts) -> Option<Unknown> {
     reader.timed("kernel", |reader| {
         facts.kernel = reader.line("/proc/sys/kernel/osrelease").unwrap_or_default();
         facts.boot_id = reader.line("/proc/sys/kernel/random/boot_id").unwrap_or_default();
@@ -91,10 +103,12 @@ fn running(reader: &mut Reader<'_>, host: &Host, facts: &mut Facts) {
     });
     reader.timed("pci", |reader| {
         let devices = pci::devices(reader.look);
-        let devices = reader.seen(devices).unwrap_or_default();
         (facts.gpus, facts.nvswitches) = (devices.gpus, devices.nvswitches);
-        reader.unseen.extend(devices.without_names.map(|error| format!("{error:#}")));
-    });
+        reader.unseen.extend(devices.unseen.iter().map(|error| format!("{error:#}")));
+        let unread: Vec<String> = devices.unread.iter().map(|error| format!("{error:#}")).collect();
+        let trouble = Trouble::Unreadable(unread.join("; ")).about("the GPUs of this machine");
+        (!unread.is_empty()).then(|| Unknown::new(About::Gpus, trouble))
+    })
 }
 
 struct Reader<'a> {
@@ -152,8 +166,47 @@ fn operating_system(text: &str) -> OperatingSystem {
 }
 
 #[cfg(test)]
+#[allow(clippy::disallowed_methods, reason = "a test prepares its own files")]
 mod tests {
-    use super::operating_system;
+    use super::{Gathered, gather, operating_system};
+    use crate::host::Host;
+
+    /// What is gathered where these are links to themselves, which nobody can follow, beside these files.
+    async fn gathered(loops: &[&str], files: &[(&str, &str)]) -> Gathered {
+        let root = tempfile::tempdir().unwrap();
+        let place = |path: &str| {
+            let path = root.path().join(path);
+            std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+            path
+        };
+        loops.iter().for_each(|path| std::os::unix::fs::symlink(path.rsplit('/').next().unwrap(), place(path)).unwrap());
+        files.iter().for_each(|(path, text)| std::fs::write(place(path), text).unwrap());
+        let config = crate::config::load(Vec::new()).unwrap().config;
+        gather(&Host::of_fakes(root.path()).unwrap(), &config, &|_| {}).await
+    }
+
+    #[tokio::test]
+    async fn a_device_that_may_be_a_gpu_is_not_taken_for_none() {
+        let vendor = "sys/bus/pci/devices/0000:01:00.0/vendor";
+        let seen = gathered(&[vendor], &[]).await;
+        let unknown = seen.unknown.unwrap();
+        assert!(!unknown.may_pass() && unknown.to_string().contains(vendor), "{unknown}");
+        assert!(seen.facts.unseen.iter().any(|unseen| unseen.contains(vendor)));
+        // Nobody needs the NUMA node to know what the machine is.
+        let (class, node) = ("sys/bus/pci/devices/0000:01:00.0/class", "sys/bus/pci/devices/0000:01:00.0/numa_node");
+        assert!(gathered(&[node], &[(vendor, "0x10de"), (class, "0x030200")]).await.unknown.is_none());
+    }
+
+    #[tokio::test]
+    async fn marks_that_cannot_be_read_are_not_taken_for_none() {
+        let seen = gathered(&["etc/eks"], &[]).await;
+        let unknown = seen.role_unknown.unwrap();
+        assert!(!unknown.may_pass() && unknown.to_string().contains("/etc/eks") && seen.unknown.is_none(), "{unknown}");
+        // A tag is louder than what is on the disk.
+        let tagged = r#"{"v1": {"instance_id": "i-1"}, "ds": {"meta_data": {"tags": {"instance": {"gpuk/role": "worker"}}}}}"#;
+        let seen = gathered(&["etc/eks"], &[("run/cloud-init/instance-data.json", tagged)]).await;
+        assert!(seen.role_unknown.is_none(), "{:?}", seen.role_unknown);
+    }
 
     #[test]
     fn os_release_values_may_be_quoted() {

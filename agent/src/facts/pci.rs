@@ -7,6 +7,8 @@
 #[cfg(test)]
 mod tests;
 
+use std::cell::RefCell;
+
 use anyhow::{Context, Error, Result};
 
 use super::{Gpu, VirtualFunctions, models, pci_ids};
@@ -22,26 +24,31 @@ pub struct Devices {
     pub gpus: Vec<Gpu>,
     /// Addresses of the NVSwitches, sorted.
     pub nvswitches: Vec<String>,
-    /// Why the system's pci.ids could not be asked for names.
-    pub without_names: Option<Error>,
+    /// Why there may be more of them: the bus, or the vendor or class of a device, could not be read.
+    pub unread: Vec<Error>,
+    /// What could not be read of those that are known, their names in the system's pci.ids among it.
+    pub unseen: Vec<Error>,
 }
 
-/// Looks at the bus. A device that leaves it meanwhile is left out; an attribute that cannot be read is an error.
-pub fn devices(look: Look<'_>) -> Result<Devices> {
+/// Looks at the bus. A device that leaves it meanwhile is left out; one that cannot be read does not hide the others.
+pub fn devices(look: Look<'_>) -> Devices {
     let mut devices = Devices::default();
-    for address in look.list(DEVICES)? {
-        let device = Device { look, path: format!("{DEVICES}/{address}") };
-        if device.hexadecimal("vendor")? != Some(u32::from(NVIDIA)) {
-            continue;
+    let addresses = look.list(DEVICES).unwrap_or_else(|error| {
+        devices.unread.push(error);
+        Vec::new()
+    });
+    for address in addresses {
+        let device = Device { look, path: format!("{DEVICES}/{address}"), unseen: RefCell::default() };
+        match device.class() {
+            Ok(Some(0x0300 | 0x0302)) => devices.gpus.push(device.gpu(address)),
+            Ok(Some(0x0680)) => devices.nvswitches.push(address),
+            Ok(_) => {}
+            Err(error) => devices.unread.push(error),
         }
-        match device.hexadecimal("class")?.unwrap_or_default() >> 8 {
-            0x0300 | 0x0302 => devices.gpus.push(device.gpu(address)?),
-            0x0680 => devices.nvswitches.push(address),
-            _ => {}
-        }
+        devices.unseen.append(&mut device.unseen.take());
     }
-    devices.without_names = name(look, &mut devices.gpus).err();
-    Ok(devices)
+    devices.unseen.extend(name(look, &mut devices.gpus).err());
+    devices
 }
 
 /// Names the models that our table does not know, from the system's list.
@@ -65,27 +72,45 @@ fn name(look: Look<'_>, gpus: &mut [Gpu]) -> Result<()> {
 struct Device<'a> {
     look: Look<'a>,
     path: String,
+    /// Why optional attributes could not be read.
+    unseen: RefCell<Vec<Error>>,
 }
 
 impl Device<'_> {
-    fn gpu(&self, address: String) -> Result<Gpu> {
-        let id = |name: &str| -> Result<Option<u16>> { Ok(self.hexadecimal(name)?.and_then(|id| u16::try_from(id).ok())) };
-        let device = id("device")?.unwrap_or_default();
-        let (subsystem_vendor, subsystem_device) = (id("subsystem_vendor")?, id("subsystem_device")?);
+    /// The class without its programming interface, of a device of NVIDIA's alone.
+    fn class(&self) -> Result<Option<u32>> {
+        if self.hexadecimal("vendor")? != Some(u32::from(NVIDIA)) {
+            return Ok(None);
+        }
+        Ok(self.hexadecimal("class")?.map(|class| class >> 8))
+    }
+
+    fn gpu(&self, address: String) -> Gpu {
+        let id = |name: &str| self.optional(self.hexadecimal(name)).and_then(|id| u16::try_from(id).ok());
+        let device = id("device").unwrap_or_default();
+        let (subsystem_vendor, subsystem_device) = (id("subsystem_vendor"), id("subsystem_device"));
         let model = models::find(device, subsystem_device.filter(|_| subsystem_vendor == Some(NVIDIA)));
-        Ok(Gpu {
+        Gpu {
             device,
             subsystem_vendor,
             subsystem_device,
-            revision: self.hexadecimal("revision")?.and_then(|revision| u8::try_from(revision).ok()),
+            revision: self.optional(self.hexadecimal("revision")).and_then(|revision| u8::try_from(revision).ok()),
             model: model.map(|model| model.name.to_owned()),
             architecture: model.map(|model| model.architecture),
             // -1 where the firmware names none.
-            numa_node: self.decimal("numa_node")?.and_then(|node| u16::try_from(node).ok()),
-            driver: self.link("driver")?,
-            is_virtual: self.link("physfn")?.is_some(),
-            virtual_functions: self.virtual_functions()?,
+            numa_node: self.optional(self.decimal("numa_node")).and_then(|node| u16::try_from(node).ok()),
+            driver: self.optional(self.link("driver")),
+            is_virtual: self.optional(self.link("physfn")).is_some(),
+            virtual_functions: self.optional(self.virtual_functions()),
             address,
+        }
+    }
+
+    /// The attribute, or a note of why it could not be read.
+    fn optional<T>(&self, read: Result<Option<T>>) -> Option<T> {
+        read.unwrap_or_else(|error| {
+            self.unseen.borrow_mut().push(error);
+            None
         })
     }
 

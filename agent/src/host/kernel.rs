@@ -91,9 +91,11 @@ fn private_mount(device: &str, names: &[String]) -> Result<BTreeMap<String, Vec<
     Ok(found)
 }
 
-/// A fake: remembers what was asked of it.
+/// A fake: remembers what was asked of it, and has disks of a few files. It cannot show a file system.
 #[derive(Default)]
 pub struct RecordingKernel {
+    /// The files of each disk, by its device.
+    pub disks: BTreeMap<String, BTreeMap<String, Vec<u8>>>,
     /// Every change in order, e.g. `hostname gpu-1`, `sync`.
     pub seen: RefCell<Vec<String>>,
 }
@@ -120,7 +122,9 @@ impl Kernel for RecordingKernel {
         Vec::new()
     }
 
-    fn files_of_disk(&self, device: &str, _names: &[&str]) -> Result<BTreeMap<String, Vec<u8>>> {
-        bail!("the fake has no disk {device}")
+    fn files_of_disk(&self, device: &str, names: &[&str]) -> Result<BTreeMap<String, Vec<u8>>> {
+        let Some(files) = self.disks.get(device) else { bail!("the fake has no disk {device}") };
+        let named = files.iter().filter(|(name, _)| names.contains(&name.as_str()));
+        Ok(named.map(|(name, bytes)| (name.clone(), bytes.clone())).collect())
     }
 }

@@ -8,42 +8,46 @@ use crate::session::{Session, Trouble};
 use crate::show::{Style, print, print_json};
 use crate::state::{State, Verdict};
 use crate::step::Finding;
+use crate::unknown::Unknown;
 
 /// The doctor's answer as JSON.
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
-struct Report {
+pub(super) struct Report {
     /// `healthy`, `broken` or `unseen`.
     verdict: &'static str,
     node: Option<String>,
-    checks: Vec<Check>,
+    pub(super) checks: Vec<Check>,
     /// What could not be looked at, besides checks.
     unseen: Vec<String>,
 }
 
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
-struct Check {
-    name: &'static str,
+pub(super) struct Check {
+    pub(super) name: &'static str,
     purpose: &'static str,
     verdict: Verdict,
     text: String,
     finding: Option<Finding>,
     /// The broken check that this one follows from; it is mended with that one.
-    follows_from: Option<&'static str>,
+    pub(super) follows_from: Option<&'static str>,
 }
 
 /// Looks at everything and prints what is wrong, first cause first. Never changes anything.
 pub async fn doctor(session: &Session, json: bool) -> Exit {
+    finish(examine(session).await, json)
+}
+
+pub(super) async fn examine(session: &Session) -> Report {
     let state = State::load(&session.host, &super::round::instance_id(session.look()), session.config.node.role);
     let seen = survey(session).await;
-    let report = Report {
+    Report {
         verdict: "",
         node: crate::identity::name(session.look()),
-        checks: checks(seen, &state, &session.facts.boot_id),
+        checks: checks(seen, &state, &session.facts.boot_id, session.unknown.as_ref()),
         unseen: session.facts.unseen.clone(),
-    };
-    finish(report, json)
+    }
 }
 
 /// The doctor without a usable configuration: that is then the finding.
@@ -67,14 +71,32 @@ pub fn cannot_start(trouble: &Trouble, json: bool) -> Exit {
     Exit::Configuration
 }
 
-/// Every check with its finding; what follows from an earlier broken one says so.
-fn checks(seen: Vec<Seen>, state: &State, boot_id: &str) -> Vec<Check> {
-    let mut checks: Vec<Check> = Vec::new();
+/// Steps whose answers are made of what the platform and the configuration say.
+const MADE_OF_METADATA: [&str; 2] = ["identity", "join"];
+
+fn of_unknown(unknown: &Unknown) -> Check {
+    let finding = unknown.finding();
+    Check {
+        name: unknown.name(),
+        purpose: "it is known what this node is to be",
+        verdict: unknown.verdict(),
+        text: finding.to_string(),
+        finding: Some(finding),
+        follows_from: None,
+    }
+}
+
+/// Every check with its finding; what follows from an earlier broken one says so. Nothing is done while what the node is to be is unknown,
+/// so all that is not done yet follows from that.
+fn checks(seen: Vec<Seen>, state: &State, boot_id: &str, unknown: Option<&Unknown>) -> Vec<Check> {
+    let mut checks: Vec<Check> = unknown.map(of_unknown).into_iter().collect();
     for step in seen {
         let cause = |checks: &[Check]| {
             let broken = |need: &&&str| checks.iter().find(|check| check.name == **need && !check.verdict.is_settled());
-            let need = step.needs.iter().find_map(|need| broken(&need))?;
-            Some(need.follows_from.unwrap_or(need.name))
+            let need = step.needs.iter().find_map(|need| broken(&need));
+            let waits = step.verdict == Verdict::Pending || MADE_OF_METADATA.contains(&step.name);
+            let unknown = unknown.filter(|_| waits).map(Unknown::name);
+            unknown.or_else(|| need.map(|need| need.follows_from.unwrap_or(need.name)))
         };
         let follows_from = (!step.verdict.is_settled()).then(|| cause(&checks)).flatten();
         // A look can see that a join is missing, not why the last try failed: that is history.

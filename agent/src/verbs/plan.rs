@@ -11,12 +11,15 @@ use crate::session::Session;
 use crate::show::{Style, print, print_json};
 use crate::state::Verdict;
 use crate::step::{Change, Finding};
+use crate::unknown::Unknown;
 
-/// The plan as JSON: `{"node": ..., "steps": [...]}`.
+/// The plan as JSON: `{"node": ..., "refused": null, "steps": [...]}`.
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
-struct Plan {
+pub(super) struct Plan {
     node: Option<String>,
+    /// Why `up` would change nothing now, whatever the steps say.
+    refused: Option<Finding>,
     steps: Vec<PlannedStep>,
 }
 
@@ -42,23 +45,30 @@ struct PlannedChange {
     left_for_boot: bool,
 }
 
-/// Prints the plan. Exit 0: nothing to do; 2: something to do.
+/// Prints the plan. Exit 0: nothing to do; 2: something to do; what `up` would end with where it would refuse.
 pub async fn plan(session: &Session, json: bool) -> Exit {
-    let seen = survey(session).await;
-    let pending = seen.iter().any(|step| step.changes.iter().any(|change| !left_for_boot(session, change)));
-    let broken = seen.iter().any(|step| step.verdict == Verdict::Broken);
-    let steps = seen.into_iter().map(|step| planned(session, step)).collect();
-    let plan = Plan { node: crate::identity::name(session.look()), steps };
+    let (plan, exit) = make(session).await;
     if json {
         print_json(&plan);
     } else {
         print(&human(&plan, Style::of_stdout()));
     }
-    match (pending, broken) {
-        (true, _) => Exit::Pending,
-        (false, true) => Exit::Broken,
-        (false, false) => Exit::Fine,
-    }
+    exit
+}
+
+pub(super) async fn make(session: &Session) -> (Plan, Exit) {
+    let seen = survey(session).await;
+    let pending = seen.iter().any(|step| step.changes.iter().any(|change| !left_for_boot(session, change)));
+    let broken = seen.iter().any(|step| step.verdict == Verdict::Broken);
+    let steps = seen.into_iter().map(|step| planned(session, step)).collect();
+    let refused = session.unknown.as_ref().map(Unknown::finding);
+    let exit = match (&session.unknown, pending, broken) {
+        (Some(unknown), ..) => unknown.exit(),
+        (None, true, _) => Exit::Pending,
+        (None, false, true) => Exit::Broken,
+        (None, false, false) => Exit::Fine,
+    };
+    (Plan { node: crate::identity::name(session.look()), refused, steps }, exit)
 }
 
 fn left_for_boot(session: &Session, change: &Change) -> bool {
@@ -95,12 +105,15 @@ fn difference(host: &Host, change: &Change) -> Option<String> {
     Some(difference.unified_diff().context_radius(2).header(&header, &header).to_string())
 }
 
-fn human(plan: &Plan, style: Style) -> String {
+pub(super) fn human(plan: &Plan, style: Style) -> String {
     let mut text = String::new();
     let mut line = |words: &str| {
         text.push_str(words);
         text.push('\n');
     };
+    if let Some(finding) = &plan.refused {
+        line(style.finding(finding).trim_end());
+    }
     for step in &plan.steps {
         line(&format!("{} {}  {}", style.sign(step.verdict), style.strong(&format!("{:<11}", step.name)), step.text));
         for change in &step.changes {
@@ -116,6 +129,7 @@ fn human(plan: &Plan, style: Style) -> String {
     }
     let changes = plan.steps.iter().flat_map(|step| &step.changes).filter(|change| !change.left_for_boot).count();
     line(&match changes {
+        _ if plan.refused.is_some() => "Until then nothing is changed, and this plan may be another one.".to_owned(),
         0 => "Nothing to do.".to_owned(),
         1 => "1 change. Make it with: gpuk-agent up".to_owned(),
         _ => format!("{changes} changes. Make them with: gpuk-agent up"),

@@ -15,7 +15,8 @@ use crate::report::condition;
 use crate::report::recorder::Recorder;
 use crate::session::Session;
 use crate::show::complain;
-use crate::state::{State, StepRecord};
+use crate::state::{Round, State, StepRecord};
+use crate::unknown::Unknown;
 
 /// Held while an agent works; two agents never do at once.
 pub const LOCK_FILE: &str = "/run/gpuk-agent/lock";
@@ -34,11 +35,27 @@ pub fn may_change(session: &Session) -> Result<(), Exit> {
         complain("this changes the system and needs root. Try: sudo gpuk-agent up   (plan and doctor work without)");
         return Err(Exit::NoPermission);
     }
-    if let Some(why) = &session.without_user_data {
-        complain(&format!("{why}; what it says may be missing, so nothing was changed"));
-        return Err(if why.may_pass() { Exit::Waiting } else { Exit::Broken });
+    if let Some(unknown) = &session.unknown {
+        let finding = unknown.finding();
+        complain(&format!("{finding}. Nothing was changed. Remedy: {}", finding.remedy));
+        return Err(unknown.exit());
     }
     Ok(())
+}
+
+/// Keeps a round in which nothing could be begun, for `status` and `timeline`. The caller holds the lock.
+pub fn remember(session: &Session, verb: &str, unknown: &Unknown) {
+    let Session { host, facts, .. } = session;
+    let mut state = State::load_of_unknown_role(host, &instance_id(session.look()));
+    state.node = identity::name(session.look()).unwrap_or(state.node);
+    let source = facts.sources.iter().find(|source| source.name == unknown.name());
+    let record = unknown.record(source.map_or(0, |source| source.took_microseconds / 1000));
+    let round = Round { steps: vec![record], finished: true, ..Recorder::begin(host, verb, &facts.boot_id) };
+    if state.remember(&round)
+        && let Err(error) = state.save(host)
+    {
+        tracing::warn!(error = format!("{error:#}"), "the state could not be written");
+    }
 }
 
 /// SIGTERM, SIGINT and SIGHUP ask the engine to end at the next change's edge.
@@ -107,18 +124,20 @@ mod tests {
     use crate::facts::Facts;
     use crate::host::Host;
     use crate::session::Session;
+    use crate::unknown::{About, Unknown};
 
     #[test]
-    fn without_user_data_nothing_is_changed_and_silence_is_waited_for() {
+    fn without_all_that_decides_nothing_is_changed_and_silence_is_waited_for() {
         let root = tempfile::tempdir().unwrap();
         let verdict = |trouble: Option<Trouble>| {
+            let unknown = trouble.map(|trouble| Unknown::new(About::Metadata, trouble));
             let host = Host::of_fakes(root.path()).unwrap();
             let loaded = crate::config::load(Vec::new()).unwrap();
             let (config, settings) = (loaded.config, loaded.settings);
-            may_change(&Session { host, facts: Facts::default(), config, settings, without_user_data: trouble })
+            may_change(&Session { host, facts: Facts::default(), config, settings, unknown })
         };
         assert_eq!(verdict(None), Ok(()));
-        assert_eq!(verdict(Some(Trouble::Unreachable("silent".to_owned()))), Err(Exit::Waiting));
+        assert_eq!(verdict(Some(Trouble::Unreachable { url: String::new(), why: "silent".to_owned() })), Err(Exit::Waiting));
         assert_eq!(verdict(Some(Trouble::Unreadable("a page".to_owned()))), Err(Exit::Broken));
     }
 }

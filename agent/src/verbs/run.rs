@@ -1,5 +1,7 @@
 //! `run` is `up` that stays: the systemd service. It never gives up, and never spins.
 
+mod pauses;
+
 use std::time::Duration;
 
 use super::round;
@@ -17,21 +19,10 @@ use crate::state::{StepRecord, Verdict};
 use crate::step::{Change, Stage};
 use crate::steps::kubelet;
 use crate::{catalog, facts, identity, role};
-
-/// A full look happens this often when no event calls for one, give or take a fifth.
-const SLOW_LOOK: Duration = Duration::from_secs(300);
+use pauses::{Outcome, Pauses};
 
 /// How long one round may wait for the outside world before everything is looked at again.
 const ROUND_PATIENCE: Duration = Duration::from_secs(120);
-
-/// Pauses after a round that a person must help with: doubling from the first to the second.
-const TROUBLE_PAUSE: (Duration, Duration) = (Duration::from_secs(10), Duration::from_secs(300));
-
-/// Pauses after a look in which the metadata service did not answer: doubling from the first to the second.
-const SILENCE_PAUSE: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(60));
-
-/// Events come in bunches; what follows within this time belongs to the same drift.
-const SETTLE: Duration = Duration::from_secs(2);
 
 /// How much longer systemd waits for "ready" while the kubelet is held back: more than the longest pause and a look.
 const HELD: Duration = Duration::from_secs(900);
@@ -48,58 +39,17 @@ pub async fn run(common: &Common, environment: Vec<(String, String)>) -> Exit {
             }
         });
     }
-    let (mut troubles, mut silences) = (0_u32, 0_u32);
+    let mut pauses = Pauses::default();
     while !stop.requested() {
         // Watching begins before looking, so that no change falls between the two.
         let watch = watch(common);
-        let pause = match one_round(common, environment.clone(), &stop).await {
-            Ok(Outcome::Taken) => {
-                stop.sleep(Duration::from_millis(200)).await;
-                continue;
-            }
-            Ok(Outcome::Waits) => {
-                stop.sleep(Duration::from_secs(1)).await;
-                continue;
-            }
-            Ok(Outcome::Silence) => {
-                stop.sleep(growing(SILENCE_PAUSE, silences)).await;
-                silences += 1;
-                continue;
-            }
-            Ok(Outcome::Settled) => {
-                (troubles, silences) = (0, 0);
-                SLOW_LOOK.mul_f64(0.8 + 0.4 * fastrand::f64())
-            }
-            Ok(Outcome::Troubled) => {
-                let pause = growing(TROUBLE_PAUSE, troubles);
-                troubles += 1;
-                pause.mul_f64(0.5 + fastrand::f64() / 2.0)
-            }
+        match one_round(common, environment.clone(), &stop).await {
+            Ok(outcome) => pauses.rest(&outcome, changed(watch), &stop).await,
             Err(exit) => return exit,
-        };
-        drifted(watch, pause, &stop).await;
+        }
     }
     service::stopping();
     Exit::Fine
-}
-
-/// The first pause, doubled as often as it was needed before, but never more than the second.
-fn growing((first, longest): (Duration, Duration), before: u32) -> Duration {
-    first.saturating_mul(1 << before.min(8)).min(longest)
-}
-
-/// How one round of the service ended.
-enum Outcome {
-    /// Another agent is at work.
-    Taken,
-    /// The outside world is not ready.
-    Waits,
-    /// The metadata service did not answer, so nobody knows yet what the node is to be.
-    Silence,
-    /// Every step holds.
-    Settled,
-    /// A person is needed; the service looks again all the same, ever more slowly.
-    Troubled,
 }
 
 /// One round under the lock. The machine and its configuration are read anew: both may have changed.
@@ -124,19 +74,16 @@ async fn one_round(common: &Common, environment: Vec<(String, String)>, stop: &S
             return troubled("the configuration is wrong: gpuk-agent doctor");
         }
     };
-    match round::may_change(&session) {
-        Ok(()) => {}
-        Err(Exit::NoPermission) => return Err(Exit::NoPermission),
-        Err(Exit::Waiting) => {
-            // A node that joined long ago need not wait for this with its kubelet.
-            release(session.look());
-            service::status("waiting for the metadata service");
-            return Ok(Outcome::Silence);
+    if let Err(exit) = round::may_change(&session) {
+        let Some(unknown) = session.unknown.as_ref().filter(|_| exit != Exit::NoPermission) else { return Err(exit) };
+        round::remember(&session, "run", unknown);
+        // A node that joined long ago need not wait for this with its kubelet.
+        release(session.look());
+        if !unknown.may_pass() {
+            return troubled(&format!("{}: gpuk-agent doctor", unknown.finding().what));
         }
-        Err(_) => {
-            release(session.look());
-            return troubled("the user-data could not be read: gpuk-agent doctor");
-        }
+        service::status("waiting for the metadata service");
+        return Ok(Outcome::Silence);
     }
     let observer = Both(Terminal::for_service(), Journal::default(), session.look());
     let records = round::round(&session, "run", &observer, ROUND_PATIENCE, stop).await;
@@ -191,20 +138,11 @@ fn watch(common: &Common) -> Option<Watch> {
     }
 }
 
-/// Returns when a watched file changed, when it is time for a full look, or when the end is asked for.
-async fn drifted(watch: Option<Watch>, slow: Duration, stop: &Stop) {
-    let changed = async {
-        match watch {
-            Some(mut watch) => watch.changed().await,
-            None => std::future::pending().await,
-        }
-    };
-    tokio::select! {
-        () = stop.sleep(slow) => {}
-        file = changed => {
-            tracing::info!("{file} was changed: looking at everything again");
-            stop.sleep(SETTLE).await;
-        }
+/// The next watched file that changed.
+async fn changed(watch: Option<Watch>) -> String {
+    match watch {
+        Some(mut watch) => watch.changed().await,
+        None => std::future::pending().await,
     }
 }
 
@@ -235,16 +173,5 @@ impl Observer for Both<'_> {
         }
         self.0.event(event);
         self.1.event(event);
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::{SILENCE_PAUSE, growing};
-
-    #[test]
-    fn pauses_double_up_to_the_longest() {
-        let seconds = |before| growing(SILENCE_PAUSE, before).as_secs();
-        assert_eq!((seconds(0), seconds(1), seconds(5), seconds(6), seconds(u32::MAX)), (1, 2, 32, 60, 60));
     }
 }

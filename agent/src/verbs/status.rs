@@ -42,6 +42,7 @@ pub fn status(common: &Common) -> Exit {
         let style = Style::of_stdout();
         let mut text = match phase {
             "none" => "gpuk-agent has not run here yet. Begin with: gpuk-agent plan\n".to_owned(),
+            _ if state.node.is_empty() => format!("this machine: {phase}\n"),
             _ => format!("{}: {phase}\n", state.node),
         };
         for step in steps {

@@ -48,7 +48,7 @@ async fn gone_for_now_is_tried_again() {
     for status in [410, 429, 500, 503] {
         assert_eq!(asked(document(), status, 3).await.instance().cloud, "azure", "{status}");
     }
-    assert!(!asked(document(), 404, 1).await.gathered.without_user_data.unwrap().may_pass());
+    assert!(!asked(document(), 404, 1).await.gathered.unknown.unwrap().may_pass());
 }
 
 #[test]

@@ -74,7 +74,7 @@ async fn a_stale_token_is_replaced_once() {
     let seen = amazon().answering(BASE, with_tokens(1)).gather().await;
     assert_eq!((seen.instance().id.as_str(), puts(&seen)), ("i-0abc", 2));
     let seen = amazon().answering(BASE, with_tokens(2)).gather().await;
-    assert!(!seen.gathered.without_user_data.as_ref().unwrap().may_pass());
+    assert!(!seen.gathered.unknown.as_ref().unwrap().may_pass());
     assert_eq!(puts(&seen), 2);
 }
 
@@ -106,7 +106,7 @@ async fn what_may_pass_is_tried_again_and_what_is_switched_off_is_not() {
         assert_eq!(seen.instance().id, "i-0abc", "{status}");
     }
     let seen = amazon().answering(BASE, |_| answer(403, "")).gather().await;
-    let trouble = seen.gathered.without_user_data.clone().unwrap();
+    let trouble = seen.gathered.unknown.clone().unwrap();
     assert!(!trouble.may_pass() && trouble.to_string().contains("switched off"), "{trouble}");
     assert_eq!(puts(&seen), 1);
 }
@@ -115,16 +115,27 @@ async fn what_may_pass_is_tried_again_and_what_is_switched_off_is_not() {
 async fn no_id_is_no_service() {
     let rule = |request: &PlainRequest| if request.url.ends_with("/instance-id") { answer(404, "") } else { tree(request) };
     let seen = amazon().answering(BASE, rule).gather().await;
-    assert!(!seen.gathered.without_user_data.unwrap().may_pass());
+    assert!(!seen.gathered.unknown.unwrap().may_pass());
 }
 
 #[tokio::test(start_paused = true)]
-async fn tags_that_cannot_be_seen_cost_the_tags_alone() {
+async fn tags_that_cannot_be_seen_cost_the_role_and_nothing_else() {
+    for (status, may_pass) in [(500, true), (403, false)] {
+        for beginning in ["/tags/instance", "/tags/instance/Name"] {
+            let tokens = with_tokens(0);
+            let rule = move |request: &PlainRequest| {
+                if request.url.ends_with(beginning) { answer(status, "") } else { tokens(request) }
+            };
+            let seen = amazon().answering(BASE, rule).gather().await;
+            assert_eq!((seen.instance().id.as_str(), seen.instance().tags.len()), ("i-0abc", 0));
+            assert!(seen.unseen().contains("the instance's tags") && seen.gathered.unknown.is_none(), "{}", seen.unseen());
+            assert_eq!(seen.gathered.role_unknown.unwrap().may_pass(), may_pass, "{status} for {beginning}");
+        }
+    }
+    // The owner does not show them, or there are none.
     let tokens = with_tokens(0);
-    let rule = move |request: &PlainRequest| if request.url.contains("/tags") { answer(500, "") } else { tokens(request) };
-    let seen = amazon().answering(BASE, rule).gather().await;
-    assert_eq!((seen.instance().id.as_str(), seen.instance().tags.len()), ("i-0abc", 0));
-    assert!(seen.unseen().contains("tags") && seen.gathered.without_user_data.is_none(), "{}", seen.unseen());
+    let rule = move |request: &PlainRequest| if request.url.contains("/tags") { answer(404, "") } else { tokens(request) };
+    assert!(amazon().answering(BASE, rule).gather().await.gathered.role_unknown.is_none());
 }
 
 #[tokio::test(start_paused = true)]

@@ -54,15 +54,23 @@ async fn a_cluster_name_alone_is_anybodys() {
 
 #[tokio::test(start_paused = true)]
 async fn user_data_may_be_in_base64() {
-    let attributes = r##"{"user-data": "I2Nsb3VkLWNvbmZpZwo=", "user-data-encoding": "base64"}"##;
-    let seen = machine().answering(BASE, google(attributes)).gather().await;
-    assert_eq!(seen.user_data().as_deref(), Some("#cloud-config\n"));
+    // In lines, as base64(1) writes it, and in one.
+    for attributes in [
+        r##"{"user-data": "I2Nsb3Vk\nLWNvbmZpZwo=\n", "user-data-encoding": "base64"}"##,
+        r##"{"user-data": "I2Nsb3VkLWNvbmZpZwo=", "user-data-encoding": "base64"}"##,
+    ] {
+        let seen = machine().answering(BASE, google(attributes)).gather().await;
+        assert_eq!(seen.user_data().as_deref(), Some("#cloud-config\n"));
+    }
+    let wrong = r##"{"user-data": "#cloud-config", "user-data-encoding": "base64"}"##;
+    let seen = machine().answering(BASE, google(wrong)).gather().await;
+    assert!(seen.gathered.unknown.unwrap().to_string().contains("user-data is not base64"));
 }
 
 #[tokio::test(start_paused = true)]
 async fn an_answer_without_googles_header_is_a_strangers() {
     let stranger = |_: &PlainRequest| answer(200, &document("{}"));
     let seen = machine().answering(BASE, stranger).gather().await;
-    let trouble = seen.gathered.without_user_data.unwrap();
+    let trouble = seen.gathered.unknown.unwrap();
     assert!(!trouble.may_pass() && trouble.to_string().contains("Metadata-Flavor"), "{trouble}");
 }

@@ -52,5 +52,5 @@ async fn lke_is_known_by_a_tag_or_a_label() {
 async fn user_data_that_is_not_base64_costs_the_configuration_not_the_identity() {
     let seen = asked("gpu-1", "[]", "#cloud-config").await;
     assert_eq!(seen.instance().id, "12345678");
-    assert!(!seen.gathered.without_user_data.unwrap().may_pass());
+    assert!(!seen.gathered.unknown.unwrap().may_pass());
 }

@@ -1,4 +1,4 @@
-//! Seeds as cloud-init's documentation of the data source NoCloud describes them; a seed disk needs a kernel, which is for virtual machines.
+//! Seeds as cloud-init's documentation of the data source NoCloud describes them; that a seed disk can be mounted is for virtual machines to show.
 
 use super::super::tests::{Machine, answer};
 use crate::host::network::PlainRequest;
@@ -20,8 +20,29 @@ async fn a_seed_directory_is_read() {
         assert_eq!((seen.instance().cloud, seen.instance().id.as_str()), ("nocloud", id));
         assert_eq!((seen.instance().name.as_deref(), seen.user_data().as_deref()), (Some("gpu-1"), Some("#cloud-config\n")));
     }
-    let seen = seeded("[broken").gather().await;
-    assert_eq!(seen.instance().cloud, "none", "without an id it is known by itself");
+    for nothing in ["", "# instance-id: i-1\n", "hostname: x\n"] {
+        assert_eq!(seeded(nothing).gather().await.instance().cloud, "none", "without an id it is known by itself");
+    }
+    for broken in ["[broken", "instance-id: i-1\n  local-hostname: x\n", "instance-id", "- instance-id: i-1\n"] {
+        let seen = seeded(broken).gather().await;
+        let trouble = seen.gathered.unknown.unwrap_or_else(|| panic!("{broken}"));
+        let words = trouble.to_string();
+        assert!(!trouble.may_pass() && words.contains("/var/lib/cloud/seed/nocloud/meta-data"), "{broken}: {words}");
+        assert_eq!(seen.gathered.facts.instance, None, "it is nobody else: {broken}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_seed_disk_is_read() {
+    let files = [("meta-data", "instance-id: i-0abc\nlocal-hostname: gpu-1\n"), ("user-data", "#cloud-config\n")];
+    for device in ["/dev/disk/by-label/cidata", "/dev/disk/by-label/CIDATA"] {
+        let seen = Machine::with_firmware(&[]).disk(device, &files).gather().await;
+        assert_eq!((seen.instance().cloud, seen.instance().id.as_str()), ("nocloud", "i-0abc"));
+        assert_eq!(seen.instance().source, format!("meta-data on {device}"));
+        assert_eq!((seen.instance().name.as_deref(), seen.user_data().as_deref()), (Some("gpu-1"), Some("#cloud-config\n")));
+        let seen = Machine::with_firmware(&[]).disk(device, &[("meta-data", "instance-id")]).gather().await;
+        assert!(seen.gathered.unknown.unwrap().to_string().contains(device));
+    }
 }
 
 #[tokio::test(start_paused = true)]
@@ -40,10 +61,10 @@ async fn a_line_in_the_firmware_names_a_server() {
 
     let portal = |_: &PlainRequest| answer(200, "<html>log in</html>");
     let seen = Machine::with_firmware(&[serial]).answering("http://seeds:8000", portal).gather().await;
-    assert!(!seen.gathered.without_user_data.unwrap().may_pass());
+    assert!(!seen.gathered.unknown.unwrap().may_pass());
 
     let seen = Machine::with_firmware(&[serial]).gather().await;
-    assert!(seen.gathered.without_user_data.unwrap().may_pass());
+    assert!(seen.gathered.unknown.unwrap().may_pass());
 }
 
 #[tokio::test(start_paused = true)]
@@ -54,7 +75,7 @@ async fn the_kernels_command_line_has_the_last_word() {
         .await;
     assert_eq!((seen.instance().id.as_str(), seen.user_data().as_deref()), ("i-9", Some("#cloud-config\n")));
     let seen = Machine::with_firmware(&[]).file("/proc/cmdline", "ds=nocloud;s=/nowhere/").gather().await;
-    assert!(seen.gathered.without_user_data.unwrap().to_string().contains("/nowhere/"));
+    assert!(seen.gathered.unknown.unwrap().to_string().contains("/nowhere/"));
     let seen = Machine::with_firmware(&[]).file("/proc/cmdline", "ds=nocloud;s=https://h/").gather().await;
-    assert!(seen.gathered.without_user_data.unwrap().to_string().contains("only http://"));
+    assert!(seen.gathered.unknown.unwrap().to_string().contains("only http://"));
 }

@@ -40,6 +40,11 @@ impl Bus {
         std::fs::write(self.directory(address).join(name), format!("{text}\n")).unwrap();
     }
 
+    /// A directory cannot be read as a file by anyone, root included.
+    fn unreadable(&self, address: &str, name: &str) {
+        std::fs::create_dir_all(self.directory(address).join(name)).unwrap();
+    }
+
     fn link(&self, address: &str, name: &str, target: &str) {
         std::os::unix::fs::symlink(target, self.directory(address).join(name)).unwrap();
     }
@@ -50,11 +55,15 @@ impl Bus {
         std::fs::write(path, text).unwrap();
     }
 
-    fn look(&self) -> anyhow::Result<Devices> {
+    fn look(&self) -> Devices {
         let host = Host::of_fakes(self.0.path()).unwrap();
         let config = crate::config::load(Vec::new()).unwrap().config;
         devices(Look::new(&host, &config, &Facts::default()))
     }
+}
+
+fn texts(errors: &[anyhow::Error]) -> String {
+    errors.iter().map(|error| format!("{error:#}\n")).collect()
 }
 
 fn models(devices: &Devices) -> Vec<Option<&str>> {
@@ -68,13 +77,13 @@ fn a_t4_is_found_with_all_that_the_bus_says() {
     bus.gpu("0000:00:1e.0", 0x1eb8, 0x12a2);
     bus.attribute("0000:00:1e.0", "numa_node", "1");
     bus.link("0000:00:1e.0", "driver", "../../../bus/pci/drivers/nvidia");
-    let found = bus.look().unwrap();
+    let found = bus.look();
     let [gpu] = found.gpus.as_slice() else { unreachable!("{found:?}") };
     assert_eq!((gpu.address.as_str(), gpu.device, gpu.revision, gpu.numa_node), ("0000:00:1e.0", 0x1eb8, Some(0xa1), Some(1)));
     assert_eq!((gpu.subsystem_vendor, gpu.subsystem_device), (Some(0x10de), Some(0x12a2)));
     assert_eq!((gpu.model.as_deref(), gpu.architecture), (Some("Tesla T4"), Some(Architecture::Turing)));
     assert_eq!((gpu.driver.as_deref(), gpu.is_virtual, gpu.virtual_functions), (Some("nvidia"), false, None));
-    assert!(gpu.is_for_containers() && found.nvswitches.is_empty() && found.without_names.is_none());
+    assert!(gpu.is_for_containers() && found.nvswitches.is_empty() && found.unseen.is_empty());
 }
 
 #[test]
@@ -85,7 +94,7 @@ fn an_a16_is_four_gpus_and_told_from_an_a2_by_its_board() {
     }
     bus.gpu("0000:51:00.0", 0x25b6, 0x157e);
     bus.device("0000:52:00.0", "0x030200", [0x10de, 0x25b6, 0x1028, 0x14a9]);
-    let found = bus.look().unwrap();
+    let found = bus.look();
     assert_eq!(models(&found), [Some("A16"), Some("A16"), Some("A16"), Some("A16"), Some("A2"), Some("A2 / A16")]);
     assert_eq!(found.gpus[0].numa_node, None, "-1 is no node");
 }
@@ -102,7 +111,7 @@ fn a_divided_a100_counts_by_its_virtual_functions() {
     }
     bus.link("0000:3b:00.4", "physfn", "../0000:3b:00.0");
     bus.link("0000:3b:00.5", "physfn", "../0000:3b:00.0");
-    let found = bus.look().unwrap();
+    let found = bus.look();
     let seen: Vec<_> = found.gpus.iter().map(|gpu| (gpu.is_virtual, gpu.is_for_containers())).collect();
     assert_eq!(seen, [(false, false), (true, true), (true, true), (false, true)]);
     assert_eq!(found.gpus[0].virtual_functions, Some(VirtualFunctions { possible: 20, enabled: 2 }));
@@ -120,7 +129,7 @@ fn an_h100_node_has_eight_gpus_and_four_switches() {
     }
     // A bridge of someone else's is no switch of NVIDIA's.
     bus.device("0000:00:1f.0", "0x068000", [0x8086, 0x1234, 0x8086, 0x1234]);
-    let found = bus.look().unwrap();
+    let found = bus.look();
     assert_eq!(models(&found), [Some("H100 80GB HBM3"); 8]);
     assert_eq!(found.nvswitches, ["0000:00:00.0", "0000:01:00.0", "0000:02:00.0", "0000:03:00.0"]);
 }
@@ -132,7 +141,7 @@ fn sound_usb_and_other_displays_of_a_graphics_card_are_no_gpus() {
     for (function, class) in [(1, "0x040300"), (2, "0x0c0330"), (3, "0x0c8000"), (4, "0x038000")] {
         bus.device(&format!("0000:01:00.{function}"), class, [0x10de, 0x22ba, 0x103c, 0x16a1]);
     }
-    assert_eq!(models(&bus.look().unwrap()), [Some("RTX 6000 Ada Generation")]);
+    assert_eq!(models(&bus.look()), [Some("RTX 6000 Ada Generation")]);
 }
 
 #[test]
@@ -140,7 +149,7 @@ fn a_gpu_that_is_kept_for_a_virtual_machine_is_not_for_containers() {
     let bus = Bus::empty();
     bus.gpu("0000:01:00.0", 0x27b8, 0x16ca);
     bus.link("0000:01:00.0", "driver", "../../../../bus/pci/drivers/vfio-pci");
-    let found = bus.look().unwrap();
+    let found = bus.look();
     assert_eq!(found.gpus[0].driver.as_deref(), Some("vfio-pci"));
     assert!(!found.gpus[0].is_for_containers());
 }
@@ -153,16 +162,16 @@ fn a_model_that_is_not_in_our_table_is_named_by_the_systems_list() {
         bus.gpu("0000:01:00.0", 0x1db6, 0x124a);
         bus.gpu("0000:02:00.0", 0x1eb8, 0x12a2);
         bus.gpu("0000:03:00.0", 0xffff, 0x0001);
-        let found = bus.look().unwrap();
+        let found = bus.look();
         assert_eq!(models(&found), [None, Some("Tesla T4"), None], "without a list");
-        assert!(found.without_names.is_none());
+        assert!(found.unseen.is_empty());
         bus.list(place, LIST);
-        let found = bus.look().unwrap();
+        let found = bus.look();
         assert_eq!(models(&found), [Some("Tesla V100 PCIe 32GB"), Some("Tesla T4"), None], "{place}");
         assert_eq!(found.gpus[0].architecture, Some(Architecture::Volta));
         assert_eq!(short_model(&found.gpus[0]).as_deref(), Some("v100"));
         bus.list(place, b"\xff\x00 not a list");
-        let found = bus.look().unwrap();
+        let found = bus.look();
         assert_eq!(models(&found), [None, Some("Tesla T4"), None], "a broken list");
     }
 }
@@ -172,21 +181,48 @@ fn a_list_that_cannot_be_read_costs_the_names_and_nothing_else() {
     let bus = Bus::empty();
     bus.gpu("0000:01:00.0", 0x1db6, 0x124a);
     std::fs::create_dir_all(bus.0.path().join("usr/share/misc/pci.ids")).unwrap();
-    let found = bus.look().unwrap();
+    let found = bus.look();
     assert_eq!(models(&found), [None]);
-    assert!(found.without_names.is_some_and(|error| format!("{error:#}").contains("/usr/share/misc/pci.ids")));
+    assert!(texts(&found.unseen).contains("/usr/share/misc/pci.ids") && found.unread.is_empty());
 }
 
 #[test]
-fn an_attribute_that_is_no_number_is_an_error_that_names_it() {
+fn an_attribute_that_cannot_be_read_costs_nothing_else_and_is_named() {
     let bus = Bus::empty();
     bus.gpu("0000:01:00.0", 0x1eb8, 0x12a2);
-    bus.attribute("0000:01:00.0", "device", "1eb8");
-    let error = format!("{:#}", bus.look().unwrap_err());
-    assert!(error.contains("/sys/bus/pci/devices/0000:01:00.0/device") && error.contains("\"1eb8\""), "{error}");
+    bus.attribute("0000:01:00.0", "numa_node", "one");
+    bus.unreadable("0000:01:00.0", "sriov_totalvfs");
+    bus.gpu("0000:02:00.0", 0x1eb8, 0x12a2);
+    let found = bus.look();
+    assert_eq!(models(&found), [Some("Tesla T4"), Some("Tesla T4")]);
+    assert_eq!((found.gpus[0].numa_node, found.gpus[0].virtual_functions, found.gpus[0].revision), (None, None, Some(0xa1)));
+    let unseen = texts(&found.unseen);
+    assert!(unseen.contains("/sys/bus/pci/devices/0000:01:00.0/numa_node") && unseen.contains("\"one\""), "{unseen}");
+    assert!(unseen.contains("/sys/bus/pci/devices/0000:01:00.0/sriov_totalvfs") && found.unread.is_empty(), "{unseen}");
+}
+
+#[test]
+fn a_device_that_may_be_a_gpu_hides_no_other_and_is_told_from_none() {
+    for (name, path) in
+        [("vendor", "/sys/bus/pci/devices/0000:01:00.0/vendor"), ("class", "/sys/bus/pci/devices/0000:01:00.0/class")]
+    {
+        let bus = Bus::empty();
+        for address in ["0000:00:1e.0", "0000:01:00.0", "0000:02:00.0"] {
+            bus.gpu(address, 0x1eb8, 0x12a2);
+        }
+        std::fs::remove_file(bus.directory("0000:01:00.0").join(name)).unwrap();
+        assert!(bus.look().unread.is_empty(), "it left the bus meanwhile");
+        bus.unreadable("0000:01:00.0", name);
+        let found = bus.look();
+        assert_eq!(found.gpus.iter().map(|gpu| gpu.address.as_str()).collect::<Vec<_>>(), ["0000:00:1e.0", "0000:02:00.0"]);
+        assert!(texts(&found.unread).contains(path) && found.unseen.is_empty(), "{:?}", found.unread);
+    }
+    let bus = Bus::empty();
+    bus.list("sys/bus/pci/devices", b"not a directory");
+    assert!(texts(&bus.look().unread).contains("/sys/bus/pci/devices"));
 }
 
 #[test]
 fn a_machine_without_a_bus_has_no_gpus() {
-    assert!(Bus::empty().look().unwrap().gpus.is_empty());
+    assert!(Bus::empty().look().gpus.is_empty());
 }

@@ -4,6 +4,7 @@
 
 use serde_json::Value;
 
+use crate::cloud::{CloudInit, INSTANCE_DATA};
 use crate::look::Look;
 
 /// Somebody's idea of the machine's name.
@@ -33,9 +34,6 @@ const LEASES: [(&str, &str); 4] = [
     ("/var/lib/NetworkManager", "lease"),
 ];
 
-/// What cloud-init knows of the instance ("Instance metadata", standardized keys), for anyone to read.
-const INSTANCE_DATA: &str = "/run/cloud-init/instance-data.json";
-
 /// The name that cloud-init set last (module Set Hostname).
 const SET_HOSTNAME: &str = "/var/lib/cloud/data/set-hostname";
 
@@ -49,10 +47,11 @@ pub fn all(look: Look<'_>) -> Vec<Opinion> {
             opinions.extend(name.map(|name| Opinion { name, whose: format!("the DHCP lease {path}"), is_cloud_inits: false }));
         }
     }
-    for (path, place) in [(SET_HOSTNAME, "/hostname"), (INSTANCE_DATA, "/v1/local_hostname")] {
-        let data: Option<Value> = text(look, path).and_then(|data| serde_json::from_str(&data).ok());
-        let name = data.and_then(|data| data.pointer(place).and_then(Value::as_str).map(str::to_owned));
-        let name = name.filter(|name| !name.is_empty());
+    let set: Option<Value> = text(look, SET_HOSTNAME).and_then(|data| serde_json::from_str(&data).ok());
+    let set =
+        set.and_then(|data| data.get("hostname").and_then(Value::as_str).map(str::to_owned)).filter(|name| !name.is_empty());
+    let known = CloudInit::read(look).ok().flatten().and_then(|known| known.local_hostname());
+    for (path, name) in [(SET_HOSTNAME, set), (INSTANCE_DATA, known)] {
         opinions.extend(name.map(|name| Opinion { name, whose: format!("cloud-init ({path})"), is_cloud_inits: true }));
     }
     opinions
@@ -120,5 +119,18 @@ mod tests {
         let host = Host::of_fakes(root.path()).unwrap();
         let config = crate::config::load(Vec::new()).unwrap().config;
         assert_eq!(all(Look::new(&host, &config, &Facts::default())), []);
+    }
+
+    #[test]
+    fn a_name_that_cloud_init_does_not_know_is_no_opinion() {
+        let root = tempfile::tempdir().unwrap();
+        std::fs::create_dir_all(root.path().join("run/cloud-init")).unwrap();
+        let host = Host::of_fakes(root.path()).unwrap();
+        let config = crate::config::load(Vec::new()).unwrap().config;
+        for name in ["unknown", ""] {
+            let data = format!("{{\"v1\": {{\"local_hostname\": \"{name}\"}}}}");
+            std::fs::write(root.path().join("run/cloud-init/instance-data.json"), data).unwrap();
+            assert_eq!(all(Look::new(&host, &config, &Facts::default())), []);
+        }
     }
 }
