@@ -63,7 +63,7 @@ fn instance(gathered: &Gathered) -> &Instance {
 }
 
 fn user_data(gathered: &Gathered) -> Option<String> {
-    gathered.user_data.as_ref().map(|data| String::from_utf8(data.bytes.clone()).unwrap())
+    gathered.user_data.as_ref().map(|data| String::from_utf8(data.clone()).unwrap())
 }
 
 #[tokio::test]
@@ -96,7 +96,8 @@ async fn every_cloud_says_who_the_machine_is() {
         assert!(found.source.starts_with(&service.url()), "{cloud:?}: {}", found.source);
         assert_eq!(user_data(&gathered).as_deref(), Some(USER_DATA), "{cloud:?}");
         assert_eq!(found.managed, None, "{cloud:?}");
-        assert!(gathered.facts.unseen.is_empty() && gathered.without_user_data.is_none(), "{:?}", gathered.facts.unseen);
+        assert!(gathered.facts.unseen.is_empty(), "{cloud:?}: {:?}", gathered.facts.unseen);
+        assert!(gathered.unknown.is_none() && gathered.role_unknown.is_none(), "{cloud:?}");
         if cloud != Cloud::NoCloud {
             assert_eq!(found.instance_type.as_ref(), Some(&true_one.instance_type), "{cloud:?}");
             assert_eq!(found.address.as_ref(), Some(&true_one.address), "{cloud:?}");
@@ -113,7 +114,7 @@ async fn a_machine_without_user_data_is_a_machine_all_the_same() {
         let service = Service::start(cloud, Machine::example(cloud), Fault::None, "127.0.0.1:0").unwrap();
         let gathered = look(cloud, &service.url(), LONG, &|_| {}).await;
         assert_eq!(instance(&gathered).id, Machine::example(cloud).instance_id);
-        assert!(user_data(&gathered).is_none() && gathered.without_user_data.is_none(), "{cloud:?}");
+        assert!(user_data(&gathered).is_none() && gathered.unknown.is_none(), "{cloud:?}");
     }
 }
 
@@ -123,7 +124,7 @@ async fn a_machine_without_tags_is_a_machine_all_the_same() {
     for cloud in CLOUDS {
         let service = start(cloud, Fault::NoTags);
         let gathered = look(cloud, &service.url(), LONG, &|_| {}).await;
-        let trouble = gathered.without_user_data.as_ref();
+        let trouble = gathered.unknown.as_ref();
         assert!(trouble.is_none() && gathered.facts.unseen.is_empty(), "{cloud:?}: {trouble:?}");
         assert!(instance(&gathered).tags.is_empty(), "{cloud:?}");
         assert_eq!(user_data(&gathered).as_deref(), Some(USER_DATA), "{cloud:?}");
@@ -148,7 +149,7 @@ async fn what_passes_is_waited_for() {
         for fault in faults {
             let service = start(cloud, fault);
             let gathered = look(cloud, &service.url(), LONG, &|_| {}).await;
-            let trouble = gathered.without_user_data.as_ref();
+            let trouble = gathered.unknown.as_ref();
             assert!(trouble.is_none() && gathered.facts.unseen.is_empty(), "{cloud:?}, {fault:?}: {trouble:?}");
             assert_eq!(instance(&gathered).id, machine(cloud).instance_id, "{cloud:?}, {fault:?}");
             assert_eq!(user_data(&gathered).as_deref(), Some(USER_DATA), "{cloud:?}, {fault:?}");
@@ -179,7 +180,7 @@ async fn what_does_not_pass_ends_in_the_right_words() {
             let said = RefCell::new(Vec::new());
             let gathered = look(cloud, &service.url(), SHORT, &|line| said.borrow_mut().push(line.to_owned())).await;
             assert_eq!(gathered.facts.instance.as_ref().map(|instance| &instance.id), None, "{cloud:?}, {fault:?}");
-            let trouble = gathered.without_user_data.unwrap();
+            let trouble = gathered.unknown.unwrap();
             assert_eq!(trouble.may_pass(), may_pass, "{cloud:?}, {fault:?}: {trouble}");
             assert!(trouble.to_string().contains(words), "{cloud:?}, {fault:?}: {trouble}");
             assert!(trouble.to_string().contains(&service.url()), "{cloud:?}, {fault:?}: {trouble}");

@@ -68,7 +68,7 @@ fn what_is_already_right_is_left_alone() {
 fn json_keeps_its_shape() {
     let root = image_root();
     let (_, plan) = json(root.path(), &["plan"]);
-    assert_eq!(keys(&plan), ["node", "steps"]);
+    assert_eq!(keys(&plan), ["node", "refused", "steps"]);
     let kernel = plan["steps"].as_array().unwrap().iter().find(|step| step["name"] == "kernel").unwrap();
     assert_eq!(keys(kernel), ["changes", "finding", "name", "text", "verdict"]);
     assert_eq!(keys(&kernel["changes"][0]), ["diff", "leftForBoot", "text"]);
@@ -85,6 +85,32 @@ fn json_keeps_its_shape() {
     let (_, doctor) = json(root.path(), &["doctor"]);
     assert_eq!(keys(&doctor), ["checks", "node", "unseen", "verdict"]);
     assert_eq!(keys(&doctor["checks"][0]), ["finding", "followsFrom", "name", "purpose", "text", "verdict"]);
+    let (_, facts) = json(root.path(), &["facts"]);
+    assert_eq!(
+        keys(&facts),
+        [
+            "because",
+            "bootId",
+            "cgroup",
+            "disks",
+            "dmi",
+            "gpu",
+            "gpus",
+            "hostname",
+            "instance",
+            "kernel",
+            "machineId",
+            "marks",
+            "memory",
+            "node",
+            "nvswitches",
+            "os",
+            "role",
+            "sources",
+            "unseen"
+        ]
+    );
+    assert_eq!(keys(&facts["sources"][0]), ["name", "tookMicroseconds"]);
     let (_, config) = json(root.path(), &["config", "show", "--origin"]);
     assert_eq!(keys(&config["settings"][0]), ["key", "origin", "value"]);
 }
