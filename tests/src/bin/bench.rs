@@ -8,6 +8,7 @@ use std::process::{Command, ExitCode, Stdio};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
+use metadata_stand_in::{Cloud, Fault, Machine, Service, Tokens};
 use nix::sys::resource::{UsageWho, getrusage};
 use nix::sys::signal::{Signal, kill};
 use nix::sys::time::TimeValLike;
@@ -117,6 +118,12 @@ fn bench() -> Result<bool> {
         let second = measure(&up, || Ok(()))?;
         table.row("second up, nothing to change: wall", 25.0, millis(second.wall), "ms");
         table.row("second up, nothing to change: CPU", 15.0, millis(second.cpu), "ms");
+
+        let cloud = Cloud::Ec2(Tokens::Required);
+        let service = Service::start(cloud, Machine::example(cloud), Fault::None, "127.0.0.1:0")?;
+        let endpoint = format!("cloud.endpoint={}", service.url());
+        let facts = measure(&[agent, "--set", "cloud.name=ec2", "--set", &endpoint, "facts", "--json"], || Ok(()))?;
+        table.row("facts of this machine, cloud beside it: wall", 50.0, millis(facts.wall), "ms");
 
         let (memory, share) = idle(agent, &root)?;
         table.row("run, idle: memory", 10.0, mebi(memory), "MiB");
