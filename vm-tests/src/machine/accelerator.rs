@@ -27,6 +27,16 @@ impl Accelerator {
             Self::Tcg => "-accel tcg,thread=multi -cpu Nehalem",
         }
     }
+
+    /// What the kernel must be told beside.
+    pub(super) fn kernel_line(self) -> &'static str {
+        match self {
+            Self::Kvm => "",
+            // On a busy host emulation now and then loses an interrupt of a timer. Where timers are set one by one the processor then
+            // sleeps for ever; with a tick it only oversleeps.
+            Self::Tcg => "nohz=off highres=off",
+        }
+    }
 }
 
 static KNOWN: Mutex<Option<Accelerator>> = Mutex::new(None);

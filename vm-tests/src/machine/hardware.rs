@@ -85,7 +85,7 @@ impl Hardware {
             words.extend(["-device".to_owned(), device.to_string()]);
         }
         let source = if options.disc == Disc::NoCloud { "ds=nocloud" } else { "" };
-        let line = format!("{KERNEL_LINE} {source} {}", options.kernel_line);
+        let line = format!("{KERNEL_LINE} {} {source} {}", self.accelerator.kernel_line(), options.kernel_line);
         words.extend(["-kernel".to_owned(), self.kernel.display().to_string(), "-append".to_owned(), line]);
         words.extend(options.firmware.iter().flat_map(|table| ["-smbios".to_owned(), table.clone()]));
         words
