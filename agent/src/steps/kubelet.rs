@@ -53,6 +53,11 @@ impl Step for Kubelet {
         Stage::Boot
     }
 
+    /// Whatever makes systemd start the kubelet comes after the credentials on the disk are known to be this node's.
+    fn needs(&self) -> &'static [&'static str] {
+        &["identity"]
+    }
+
     fn watches(&self) -> &'static [&'static str] {
         &["/etc/systemd/system/kubelet.service.d", "/etc/default"]
     }
