@@ -63,7 +63,7 @@ pub fn of(look: Look<'_>) -> Result<Result<Identity, Finding>> {
         return Ok(Ok(observed(look.facts, certificate.and_then(|certificate| certificate.node))));
     }
     let kept = Decision::read(look)?;
-    Ok(decide(look.config, look.facts, kept, certificate))
+    Ok(kept.and_then(|kept| decide(look.config, look.facts, kept, certificate)))
 }
 
 /// A node that someone else named: nothing is decided here.
@@ -98,7 +98,7 @@ pub fn kubelet_may_start(look: Look<'_>) -> bool {
             let is_foreign = certificate.is_some_and(|certificate| Some(&certificate.digest) == foreign);
             !identity.is_new_copy() && !is_foreign
         }
-        Err(_) => matches!(Decision::read(look), Ok(None)),
+        Err(_) => matches!(Decision::read(look), Ok(Ok(None))),
     }
 }
 

@@ -17,6 +17,9 @@ pub const KUBELET_KUBECONFIG: &str = "/etc/kubernetes/kubelet.conf";
 /// Where managed platforms put it (EKS, GKE, AKS).
 const MANAGED_KUBECONFIG: &str = "/var/lib/kubelet/kubeconfig";
 
+/// Where the kubelet keeps its certificates and keys (kubelet, `--cert-dir`).
+pub const KUBELET_CERTIFICATES: &str = "/var/lib/kubelet/pki";
+
 /// The kubelet's certificate and key: a link to a dated file (kubelet, `--cert-dir`, `kubelet-client-current.pem`).
 pub const KUBELET_CERTIFICATE: &str = "/var/lib/kubelet/pki/kubelet-client-current.pem";
 
