@@ -102,17 +102,20 @@ fn evidence(look: Look<'_>, identity: &Identity) -> Result<String> {
     Ok(evidence)
 }
 
-/// hosts(5) with the name in it, or `None` when it is there already. Debian's `127.0.1.1` line gets the name; other lines stay.
+/// The address that Debian gives to the machine's own names (Debian Reference, "The hostname resolution").
+const LOCAL: &str = "127.0.1.1";
+
+/// hosts(5) with the name in it, or `None` when it is there already. Debian's `127.0.1.1` line gets it as its first name, which is the
+/// canonical one; the other names, comments and lines stay.
 fn with_name(hosts: &str, name: &str) -> Option<String> {
     let words = |line: &str| line.split('#').next().unwrap_or_default().split_whitespace().map(str::to_owned).collect::<Vec<_>>();
     if hosts.lines().any(|line| words(line).iter().skip(1).any(|word| word == name)) {
         return None;
     }
-    let entry = format!("127.0.1.1 {name}");
     let mut lines: Vec<String> = hosts.lines().map(str::to_owned).collect();
-    match lines.iter_mut().find(|line| words(line).first().is_some_and(|address| address == "127.0.1.1")) {
-        Some(line) => *line = entry,
-        None => lines.push(entry),
+    match lines.iter_mut().find(|line| words(line).first().is_some_and(|address| address == LOCAL)) {
+        Some(line) => *line = line.replacen(LOCAL, &format!("{LOCAL} {name}"), 1),
+        None => lines.push(format!("{LOCAL} {name}")),
     }
     Some(lines.join("\n") + "\n")
 }

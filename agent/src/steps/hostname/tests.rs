@@ -106,10 +106,10 @@ async fn a_kept_name_is_told_from_what_the_template_would_give_now() {
 }
 
 #[test]
-fn hosts_keeps_every_other_line() {
-    let hosts = "127.0.0.1 localhost\n127.0.1.1 old # Debian\n\n10.0.0.9 nas\n";
+fn hosts_keeps_every_other_line_name_and_comment() {
+    let hosts = "127.0.0.1 localhost\n127.0.1.1\told.example.com old # Debian, i-1\n\n10.0.0.9 nas\n";
     let text = with_name(hosts, "i-1").unwrap();
-    assert_eq!(text, "127.0.0.1 localhost\n127.0.1.1 i-1\n\n10.0.0.9 nas\n");
+    assert_eq!(text, "127.0.0.1 localhost\n127.0.1.1 i-1\told.example.com old # Debian, i-1\n\n10.0.0.9 nas\n");
     assert_eq!(with_name(&text, "i-1"), None);
 }
 
