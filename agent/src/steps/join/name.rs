@@ -16,14 +16,19 @@ use crate::steps::hostname;
 pub fn judge(node: Node, target: &Target, facts: &Facts) -> Result<Option<String>, Verdict> {
     match identity::is_ours(&node.machine_id, &node.system_uuid, facts) {
         Some(true) if node.is_ready() => Err(Verdict::OwnNodeStillReady),
-        Some(true) => Ok(None),
+        Some(true) => Ok(Some(format!("Node {} is this machine's own from before; {}", target.name, keeps(target)))),
         // An object that somebody made, and no machine has reported to. kubeadm would refuse one that is Ready.
         None if !node.is_ready() => Ok(None),
         _ if target.name_taken == NameTaken::TakeOver && !node.is_ready() => {
-            Ok(Some(format!("the name {} is taken over: {}", target.name, saw(&node, target))))
+            Ok(Some(format!("the name {} is taken over: {}; {}", target.name, saw(&node, target), keeps(target))))
         }
         _ => Err(Verdict::NameTaken(Box::new(node))),
     }
+}
+
+/// What a kubelet that finds a Node of its name leaves as it is (its `tryRegisterWithAPIServer`).
+fn keeps(target: &Target) -> String {
+    format!("this join keeps that Node's labels, taints and provider id; for ours first: kubectl delete node {}", target.name)
 }
 
 /// The token may not read nodes, which kubeadm's tokens may.

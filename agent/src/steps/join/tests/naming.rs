@@ -45,11 +45,13 @@ async fn the_nodes_own_object_is_no_other_machines() {
         with_node(&ours, "", "Unknown"),
     ] {
         let (why, _) = machine(server).pending().await;
-        assert!(!why.contains("warning"), "{why}");
+        assert!(why.contains("Node gpu-1 is this machine's own from before") && !why.contains("taken"), "{why}");
+        assert!(why.ends_with("that Node's labels, taints and provider id; for ours first: kubectl delete node gpu-1"), "{why}");
     }
     assert_eq!(machine(with_node(&ours, UUID, "True")).waiting().await.code, "own-node-still-ready");
     // An object that nobody has reported to.
-    machine(with_node("", "", "Unknown")).pending().await;
+    let (why, _) = machine(with_node("", "", "Unknown")).pending().await;
+    assert!(!why.contains("warning"), "somebody made it for this machine: {why}");
     assert_eq!(machine(with_node("", "", "True")).broken().await.code, "name-taken");
 }
 
@@ -66,6 +68,7 @@ async fn a_name_is_taken_over_from_a_machine_that_is_not_ready_alone() {
     let taking = |server| machine(server).set("node.name-taken", Some("take-over"));
     let (why, _) = taking(with_node("other", OTHER_UUID, "Unknown")).pending().await;
     assert!(why.contains("warning: the name gpu-1 is taken over: Node gpu-1 has machine id other"), "{why}");
+    assert!(why.ends_with("that Node's labels, taints and provider id; for ours first: kubectl delete node gpu-1"), "{why}");
     assert_eq!(taking(with_node("other", OTHER_UUID, "True")).broken().await.code, "name-taken");
 }
 
