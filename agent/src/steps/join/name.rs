@@ -15,7 +15,7 @@ use crate::steps::hostname;
 /// What it means for the join that there is a Node of the name: nothing, a warning, or a verdict.
 pub fn judge(node: Node, target: &Target, facts: &Facts) -> Result<Option<String>, Verdict> {
     match identity::is_ours(&node.machine_id, &node.system_uuid, facts) {
-        Some(true) if node.is_ready() => Err(Verdict::OwnNodeStillReady),
+        Some(true) if node.is_ready() => Err(Verdict::OwnNodeStillReady(Box::new(node))),
         Some(true) => Ok(Some(format!("Node {} is this machine's own from before; {}", target.name, keeps(target)))),
         // An object that somebody made, and no machine has reported to. kubeadm would refuse one that is Ready.
         None if !node.is_ready() => Ok(None),

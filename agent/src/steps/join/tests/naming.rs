@@ -48,7 +48,12 @@ async fn the_nodes_own_object_is_no_other_machines() {
         assert!(why.contains("Node gpu-1 is this machine's own from before") && !why.contains("taken"), "{why}");
         assert!(why.ends_with("that Node's labels, taints and provider id; for ours first: kubectl delete node gpu-1"), "{why}");
     }
-    assert_eq!(machine(with_node(&ours, UUID, "True")).waiting().await.code, "own-node-still-ready");
+    for (system_uuid, may_be_cloned) in [(UUID, false), ("", true), ("03000200-0400-0500-0006-000700080009", true)] {
+        let finding = machine(with_node(&ours, system_uuid, "True")).waiting().await;
+        assert_eq!((finding.code.as_str(), finding.remedy.contains("machine-id")), ("own-node-still-ready", may_be_cloned));
+        let seen = format!("system UUID {}, address 10.0.0.5", if system_uuid.is_empty() { "none" } else { system_uuid });
+        assert!(finding.why.contains(&seen) && finding.why.contains("this machine has machine id"), "{}", finding.why);
+    }
     // An object that nobody has reported to.
     let (why, _) = machine(with_node("", "", "Unknown")).pending().await;
     assert!(!why.contains("warning"), "somebody made it for this machine: {why}");
