@@ -20,7 +20,6 @@ use crate::facts::Facts;
 use crate::look::Look;
 use crate::step::Finding;
 use certificate::NodeCertificate;
-pub use certificate::sha256;
 use decision::{DECISION_FILE, Decision, Origin, Standing, standing};
 pub use whose::{both_machines, is_ours};
 

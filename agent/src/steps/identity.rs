@@ -4,9 +4,10 @@ use anyhow::Result;
 use async_trait::async_trait;
 
 use super::kubelet::UNIT as KUBELET;
+use crate::digest::sha256;
 use crate::host::cluster::{KUBELET_CERTIFICATE, KUBELET_CERTIFICATES, KUBELET_KUBECONFIG};
 use crate::identity::decision::{DECISION_FILE, Origin};
-use crate::identity::{self, Identity, sha256};
+use crate::identity::{self, Identity};
 use crate::look::Look;
 use crate::step::{Change, Finding, Stage, Status, Step, UnitVerb};
 

@@ -24,6 +24,7 @@ use crate::config::Role;
 use crate::host::apply::Failure;
 use crate::host::programs::Question;
 use crate::look::{Look, is_blank};
+use crate::show::utc;
 use crate::step::{Change, Finding, Stage, Status, Step, UnitVerb};
 pub use joined::CERTIFICATE;
 use joined::{KUBELET_CONFIG, Membership};
@@ -108,7 +109,7 @@ async fn member(look: Look<'_>, until: SystemTime) -> Result<Status> {
     if !changes.is_empty() {
         return Ok(Status::pending(why.join(", "), changes));
     }
-    let mut evidence = format!("client certificate valid until {}, kubelet active", joined::moment(until));
+    let mut evidence = format!("client certificate valid until {}, kubelet active", utc(until));
     if target::skips_pins(look) {
         evidence.push_str(target::UNVERIFIED);
     }

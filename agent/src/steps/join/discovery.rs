@@ -8,7 +8,6 @@ use std::time::{Duration, SystemTime};
 use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
 use serde_json::Value;
-use x509_cert::der::DateTime;
 
 use super::cluster_info::{Authority, CLUSTER_INFO, ClusterInfo};
 use super::name;
@@ -18,6 +17,7 @@ use crate::config::Secret;
 use crate::host::cluster::Node;
 use crate::host::network::{Answer, Get, Trust, UnreachableKind};
 use crate::look::Look;
+use crate::show::utc;
 
 /// How long one request may take.
 const LIMIT: Duration = Duration::from_secs(5);
@@ -215,8 +215,7 @@ fn dates(saw: String, skew: i64) -> Verdict {
 }
 
 fn period(authority: &Authority) -> String {
-    let text = |time| DateTime::from_system_time(time).map_or_else(|_| "?".to_owned(), |time| time.to_string());
-    format!("from {} to {}", text(authority.from), text(authority.until))
+    format!("from {} to {}", utc(authority.from), utc(authority.until))
 }
 
 fn unexpected(status: u16, answer: &Answer) -> Verdict {
