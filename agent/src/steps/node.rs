@@ -131,3 +131,6 @@ pub(super) fn unreachable(error: &ClusterError) -> Finding {
         ),
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,6 +1,8 @@
 //! A machine of fakes on files: what the flags say before a Node is registered, and what stays of them afterwards.
 #![allow(clippy::disallowed_methods, reason = "a test prepares its own files")]
 
+mod running;
+
 use std::path::Path;
 
 use super::super::tests::{changes, check, facts, machine, settles, written};
