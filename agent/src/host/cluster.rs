@@ -28,6 +28,8 @@ pub const KUBELET_CERTIFICATE: &str = "/var/lib/kubelet/pki/kubelet-client-curre
 pub struct Node {
     /// `metadata.name`.
     pub name: String,
+    /// `metadata.uid`: a Node that was deleted and registers again has another one.
+    pub uid: String,
     /// `status.nodeInfo.machineID`.
     pub machine_id: String,
     /// `status.nodeInfo.systemUUID`, which the kubelet reads from DMI `product_uuid`.
@@ -67,6 +69,7 @@ impl Node {
         let ready = list("/status/conditions").find(|condition| condition["type"] == "Ready");
         Self {
             name: text("/metadata/name"),
+            uid: text("/metadata/uid"),
             machine_id: text("/status/nodeInfo/machineID"),
             system_uuid: text("/status/nodeInfo/systemUUID"),
             address: text_of(address, "address"),

@@ -28,6 +28,7 @@ use crate::show::utc;
 use crate::step::{Change, Finding, Stage, Status, Step, UnitVerb};
 pub use joined::CERTIFICATE;
 use joined::{KUBELET_CONFIG, Membership};
+pub use name::joined_onto;
 
 /// Joins the configured cluster with a bootstrap token, and keeps the kubelet running afterwards.
 pub struct Join;
@@ -156,6 +157,7 @@ async fn stranger(look: Look<'_>, mut why: String, bad_certificate: bool) -> Res
         why.push_str(target::UNVERIFIED);
     }
     let mut changes = kubeadm::changes(look, &target, &cluster, bad_certificate)?;
+    changes.splice(0..0, name::remember(look, cluster.existing.as_ref())?);
     // kubeadm starts it when it is configured. One that fails until then would be taken for a failing join.
     if kubelet.is_running() || kubelet.cannot_start() {
         changes.insert(0, Change::Unit(UnitVerb::Stop, KUBELET.to_owned()));

@@ -10,7 +10,7 @@ use futures_util::stream::FuturesUnordered;
 use serde_json::Value;
 
 use super::cluster_info::{Authority, CLUSTER_INFO, ClusterInfo};
-use super::name;
+use super::name::{self, Existing};
 use super::target::Target;
 use super::verdict::{Observation, Verdict, evidence, skew, skew_text};
 use crate::config::Secret;
@@ -38,6 +38,8 @@ pub struct Discovered {
     pub authority: String,
     /// What is not right, though it does not prevent the join.
     pub warnings: Vec<String>,
+    /// The Node that there is of the name already.
+    pub existing: Option<Existing>,
 }
 
 /// Asks all endpoints at once. The first that passes every stage wins and the rest are dropped; when none does, each one's verdict
@@ -86,11 +88,12 @@ impl Examination<'_> {
             other => other?,
         };
         self.try_token(&verified).await?;
-        let mut warnings: Vec<String> = self.try_name(&verified).await?.into_iter().collect();
+        let mut warnings = Vec::new();
+        let existing = self.try_name(&verified, &mut warnings).await?;
         if verified.skew.abs() > SKEW {
             warnings.push(format!("this machine's clock is {} the API server's", skew_text(verified.skew)));
         }
-        Ok(Discovered { endpoint: self.endpoint.to_owned(), authority: verified.authority, warnings })
+        Ok(Discovered { endpoint: self.endpoint.to_owned(), authority: verified.authority, warnings, existing })
     }
 
     /// Stages 1 to 4: look without trust, check signature and pin, look again with trust.
@@ -152,17 +155,22 @@ impl Examination<'_> {
         }
     }
 
-    /// Whose the name is, for tokens may read nodes (kubeadm's ClusterRole `kubeadm:get-nodes`). The answer is a warning, if anything.
-    async fn try_name(&self, verified: &Verified) -> Result<Option<String>, Verdict> {
+    /// Whose the name is, for tokens may read nodes (kubeadm's ClusterRole `kubeadm:get-nodes`). The answer is the one there is.
+    async fn try_name(&self, verified: &Verified, warnings: &mut Vec<String>) -> Result<Option<Existing>, Verdict> {
         let answer = self.with_token(&format!("/api/v1/nodes/{}", self.target.name), verified).await?;
         match answer.status {
             200 => {}
             404 => return Ok(None),
-            403 => return Ok(Some(name::unknown(self.target, &message(&answer)))),
+            403 => {
+                warnings.push(name::unknown(self.target, &message(&answer)));
+                return Ok(None);
+            }
             status => return Err(unexpected(status, &answer)),
         }
         let object: Value = serde_json::from_slice(&answer.body).map_err(|error| Verdict::NotAnApiServer(error.to_string()))?;
-        name::judge(Node::from_json(&object), self.target, self.look.facts)
+        let existing = name::judge(Node::from_json(&object), self.target, self.look.facts)?;
+        warnings.extend(existing.iter().map(|existing| existing.words.clone()));
+        Ok(existing)
     }
 
     async fn with_token(&self, path: &str, verified: &Verified) -> Result<Answer, Verdict> {

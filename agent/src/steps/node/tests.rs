@@ -33,3 +33,19 @@ async fn a_deleted_node_comes_back_by_a_restart_of_its_kubelet() {
     let made = changes(node_with(Ok(None), 100_000_000).await);
     assert_eq!(made.iter().map(ToString::to_string).collect::<Vec<_>>(), ["restart kubelet.service"]);
 }
+
+#[tokio::test]
+async fn a_node_that_was_there_before_the_join_keeps_what_it_has() {
+    let (_root, mut host) = machine(&[("var/lib/gpuk-agent/joined-onto", "u-1\n")]);
+    let said = async |host: &mut crate::host::Host, uid: &str| {
+        let node = NodeObject { uid: uid.to_owned(), ..object("m", "b", "True") };
+        host.cluster = Box::new(ScriptedCluster::answering(Ok(Some(node))));
+        match check(&Node, host, &facts(), "").await {
+            Status::Ready(evidence) => evidence,
+            other => unreachable!("{other:?}"),
+        }
+    };
+    let evidence = said(&mut host, "u-1").await;
+    assert!(evidence.starts_with("Node i-1 is Ready; it was there before this machine joined"), "{evidence}");
+    assert_eq!(said(&mut host, "u-2").await, "Node i-1 is Ready");
+}

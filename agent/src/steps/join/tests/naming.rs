@@ -8,7 +8,7 @@ const OTHER_UUID: &str = "ec2f1a2b-0034-5210-8051-cac04f4a4e32";
 
 /// A server that has this Node under the machine's name.
 fn with_node(machine_id: &str, system_uuid: &str, ready: &str) -> Server {
-    let node = json!({"kind": "Node", "metadata": {"name": "gpu-1"}, "status": {
+    let node = json!({"kind": "Node", "metadata": {"name": "gpu-1", "uid": "u-1"}, "status": {
         "nodeInfo": {"machineID": machine_id, "systemUUID": system_uuid},
         "addresses": [{"type": "Hostname", "address": "gpu-1"}, {"type": "InternalIP", "address": "10.0.0.5"}],
         "conditions": [{"type": "Ready", "status": ready, "lastTransitionTime": "2026-05-01T00:00:00Z"}],
@@ -103,4 +103,26 @@ async fn a_suffix_is_a_change_and_the_join_goes_on_under_the_new_name() {
     let mut again = machine;
     again.servers[0].1 = Server::good().answering(path, 200, body);
     assert_eq!(again.broken().await.code, "name-taken");
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_node_that_was_there_before_is_known_for_as_long_as_it_is_there() {
+    let mut machine = machine(with_node("reinstalled", UUID, "Unknown"));
+    let (_, changes) = machine.pending().await;
+    let of_note = |changes: &[Change]| {
+        changes.iter().map(ToString::to_string).filter(|words| words.contains("joined-onto")).collect::<Vec<_>>()
+    };
+    assert_eq!(of_note(&changes), ["write /var/lib/gpuk-agent/joined-onto"]);
+    machine.host().apply(&changes[0]).await.unwrap();
+    assert!(of_note(&machine.pending().await.1).is_empty(), "it is kept already");
+    let host = machine.host();
+    let (config, facts) = (crate::config::load(Vec::new()).unwrap().config, Facts::default());
+    let said = |uid: &str| {
+        let node = crate::host::cluster::Node { name: "gpu-1".to_owned(), uid: uid.to_owned(), ..Default::default() };
+        super::super::joined_onto(Look::new(&host, &config, &facts), &node).unwrap()
+    };
+    assert!(said("u-1").is_some_and(|words| words.contains("kubectl delete node gpu-1")));
+    assert_eq!((said("u-2"), said("")), (None, None), "it was deleted, and registered again");
+    machine.servers[0].1 = Server::good();
+    assert_eq!(of_note(&machine.pending().await.1), ["remove /var/lib/gpuk-agent/joined-onto"]);
 }
