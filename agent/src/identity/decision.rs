@@ -61,6 +61,13 @@ impl Decision {
         Ok(Change::write(DECISION_FILE, text + "\n"))
     }
 
+    /// Names that this machine's files may give it, and that are other machines'.
+    pub fn others(&self) -> Vec<&str> {
+        let origin = self.copied_from.as_ref().map(|origin| origin.node.as_str());
+        let others = origin.into_iter().chain(self.instead_of.as_deref());
+        others.filter(|other| *other != self.node).collect()
+    }
+
     /// Its name holds, whatever the template would make of today's facts: a cluster may know it, or nobody asked for another one. A name
     /// that was chosen before the platform was seen (it does not answer a young machine) was chosen too early.
     pub fn holds(&self, config: &Config, facts: &Facts) -> bool {

@@ -91,7 +91,7 @@ pub fn change_to_another(look: Look<'_>, target: &Target, observations: &[Observ
         return Ok(None);
     };
     let mut changes = vec![decision.change()?];
-    let differences: Vec<(String, Change)> = hostname::differences(look, &decision.node)?;
+    let differences: Vec<(String, Change)> = hostname::differences(look, &decision.node, &decision.others())?;
     changes.extend(differences.into_iter().map(|(_, change)| change));
     let why = format!("the name should be {}: another machine has {}: {}", decision.node, target.name, saw(holder, target));
     Ok(Some(Status::pending(why, changes)))

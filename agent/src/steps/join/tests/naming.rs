@@ -81,6 +81,7 @@ async fn a_name_is_taken_over_from_a_machine_that_is_not_ready_alone() {
 async fn a_suffix_is_a_change_and_the_join_goes_on_under_the_new_name() {
     let machine = machine(with_node("other", OTHER_UUID, "True")).set("node.name-taken", Some("suffix"));
     machine.write("/etc/hostname", "gpu-1\n");
+    machine.write("/etc/hosts", "127.0.1.1 gpu-1\n");
     let (why, changes) = machine.pending().await;
     assert!(why.contains("another machine has gpu-1"), "{why}");
     let words: Vec<String> = changes.iter().map(ToString::to_string).collect();
@@ -97,6 +98,7 @@ async fn a_suffix_is_a_change_and_the_join_goes_on_under_the_new_name() {
     let name = join["nodeRegistration"]["name"].as_str().unwrap();
     assert!(name.starts_with("gpu-1-") && name.len() == "gpu-1-".len() + 8, "{name}");
     assert_eq!(machine.host().files.text(Path::new("/etc/hostname")).unwrap(), Some(format!("{name}\n")));
+    assert_eq!(machine.host().files.text(Path::new("/etc/hosts")).unwrap(), Some(format!("127.0.1.1 {name}\n")));
     // That one is taken as well: a second suffix would not be told from a first one.
     let body = json!({"metadata": {"name": name}, "status": {"nodeInfo": {"machineID": "third"}}});
     let path: &'static str = String::leak(format!("/nodes/{name}"));
