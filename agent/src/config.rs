@@ -39,7 +39,7 @@ pub use sections::{
     Cloud, Cluster, ClusterKind, Config, Containerd, Enabled, Gpu, Missing, NameTaken, Node, Redirects, Report, Role, Runtime,
 };
 pub use service_url::ServiceUrl;
-pub use values::{Endpoint, Period, Pin};
+pub use values::{Endpoint, Period, Pin, is_dns_label};
 pub(crate) use yaml_text::parse as parse_yaml;
 
 /// One layer: a text, or pairs, and where it comes from.

@@ -20,7 +20,6 @@ use crate::facts::Facts;
 use crate::look::Look;
 use crate::step::Finding;
 use certificate::NodeCertificate;
-pub use certificate::sha256;
 use decision::{DECISION_FILE, Decision, Origin, Standing, standing};
 pub use whose::{both_machines, is_ours};
 
@@ -63,7 +62,7 @@ pub fn of(look: Look<'_>) -> Result<Result<Identity, Finding>> {
         return Ok(Ok(observed(look.facts, certificate.and_then(|certificate| certificate.node))));
     }
     let kept = Decision::read(look)?;
-    Ok(decide(look.config, look.facts, kept, certificate))
+    Ok(kept.and_then(|kept| decide(look.config, look.facts, kept, certificate)))
 }
 
 /// A node that someone else named: nothing is decided here.
@@ -98,7 +97,7 @@ pub fn kubelet_may_start(look: Look<'_>) -> bool {
             let is_foreign = certificate.is_some_and(|certificate| Some(&certificate.digest) == foreign);
             !identity.is_new_copy() && !is_foreign
         }
-        Err(_) => matches!(Decision::read(look), Ok(None)),
+        Err(_) => matches!(Decision::read(look), Ok(Ok(None))),
     }
 }
 

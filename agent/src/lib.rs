@@ -4,6 +4,7 @@ pub mod catalog;
 pub mod cli;
 pub mod cloud;
 pub mod config;
+pub mod digest;
 pub mod engine;
 pub mod facts;
 pub mod host;

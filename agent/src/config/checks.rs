@@ -67,15 +67,19 @@ pub(super) fn kubelet_argument(text: &str) -> Result<String, String> {
     let name = text.strip_prefix("--").unwrap_or_default();
     if !name.bytes().next().is_some_and(|byte| byte.is_ascii_alphanumeric()) {
         Err("does not begin with \"--\" and a name".into())
-    } else if !is_printable(text) {
+    } else if text.chars().any(|letter| letter.is_whitespace() || letter.is_control()) {
         Err("contains white space, and the unit of the kubelet would take it apart there".into())
+    } else if !is_plain_word(text) {
+        Err("contains a quote, a backslash or a dollar, and systemd would not hand it to the kubelet as it is".into())
     } else {
         Ok(text.to_owned())
     }
 }
 
-fn is_printable(text: &str) -> bool {
-    !text.chars().any(|letter| letter.is_whitespace() || letter.is_control())
+/// Whether systemd hands it on as one argument, as it is: it takes a line apart at white space and reads quotes, backslashes and dollars
+/// (systemd.service(5), systemd.exec(5)).
+pub(super) fn is_plain_word(text: &str) -> bool {
+    !text.chars().any(|letter| letter.is_whitespace() || letter.is_control() || r#""'\$`"#.contains(letter))
 }
 
 /// The word of a list that someone may have meant, forgiving case and `_` for `-`.
@@ -94,4 +98,19 @@ pub(super) fn nearest<'word>(word: &str, known: impl IntoIterator<Item = &'word 
 /// "did you mean …?" where something is near.
 pub(super) fn did_you_mean<'word>(word: &str, known: impl IntoIterator<Item = &'word str>) -> Option<String> {
     nearest(word, known).map(|known| format!("did you mean {}?", quoted(known)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::kubelet_argument;
+
+    #[test]
+    fn an_argument_of_the_kubelet_reaches_it_as_it_is() {
+        assert_eq!(kubelet_argument("--a=b,c:d/e_(f)"), Ok("--a=b,c:d/e_(f)".to_owned()));
+        for text in [r#"--a="b""#, "--a='b'", r"--a=b\c", "--a=$b", "--a=`b`"] {
+            let error = kubelet_argument(text).unwrap_err();
+            assert!(error.contains("systemd"), "{text}: {error}");
+        }
+        assert!(kubelet_argument("--a b").unwrap_err().contains("white space"));
+    }
 }

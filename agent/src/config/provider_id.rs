@@ -3,6 +3,7 @@
 use std::fmt;
 use std::str::FromStr;
 
+use super::checks::is_plain_word;
 use super::values::written_as_text;
 
 /// What the Node's `spec.providerID` is to be.
@@ -32,12 +33,8 @@ impl FromStr for ProviderId {
         if text == "none" {
             return Ok(Self::None);
         }
-        // systemd takes an argument apart at white space and reads quotes, backslashes and dollars (systemd.service(5)).
-        let is_safe = |letter: char| !letter.is_whitespace() && !letter.is_control() && !r#""'\$`"#.contains(letter);
         match text.split_once("://") {
-            Some((cloud, rest)) if !cloud.is_empty() && !rest.is_empty() && text.chars().all(is_safe) => {
-                Ok(Self::Is(text.to_owned()))
-            }
+            Some((cloud, rest)) if !cloud.is_empty() && !rest.is_empty() && is_plain_word(text) => Ok(Self::Is(text.to_owned())),
             _ => Err("is not a provider id".into()),
         }
     }

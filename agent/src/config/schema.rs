@@ -81,7 +81,7 @@ pub struct Section {
 pub const VARIABLE_PREFIX: &str = "GPUK_";
 
 /// Variables with that beginning that are no keys; a `*` stands for any end.
-pub const RESERVED_VARIABLES: [&str; 3] = ["GPUK_LOG", "GPUK_CACHE", "GPUK_VM_*"];
+pub const RESERVED_VARIABLES: [&str; 2] = ["GPUK_CACHE", "GPUK_VM_*"];
 
 /// The sections, in the order in which they are shown.
 pub static SECTIONS: [Section; 7] = [

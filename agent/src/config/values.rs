@@ -112,11 +112,13 @@ fn port(digits: &str) -> Result<u16, String> {
 
 /// Whether a text is a lower-case DNS name (RFC 1123), as Kubernetes names nodes and label prefixes.
 pub(super) fn is_dns_name(text: &str) -> bool {
-    let is_label = |label: &str| {
-        let letters = label.bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-');
-        letters && !label.is_empty() && label.len() <= 63 && !label.starts_with('-') && !label.ends_with('-')
-    };
-    text.len() <= 253 && text.split('.').all(is_label)
+    text.len() <= 253 && text.split('.').all(is_dns_label)
+}
+
+/// Whether a text is one label of such a name: 1 to 63 letters, digits and hyphens, no hyphen at an end.
+pub fn is_dns_label(text: &str) -> bool {
+    let letters = text.bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-');
+    letters && !text.is_empty() && text.len() <= 63 && !text.starts_with('-') && !text.ends_with('-')
 }
 
 /// The hash of a cluster's CA public key, by which a joining node knows that it talks to the right cluster.

@@ -1,3 +1,5 @@
+//! Steps that go by a script, and what the engine makes of them.
+
 #![allow(clippy::disallowed_methods, reason = "a test prepares and reads its own files")]
 
 use std::cell::{Cell, RefCell};

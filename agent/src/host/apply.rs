@@ -7,6 +7,7 @@ use anyhow::{Context, Error};
 
 use super::Host;
 use super::programs::{Output, Question};
+use crate::digest::sha256;
 use crate::step::{Change, Command, Contents};
 
 /// Where the bytes of replaced and removed files are kept, by their path below the root.
@@ -103,8 +104,7 @@ impl Host {
 
     /// Keeps the bytes of a file that is about to be replaced, once per content: only root may read them.
     fn keep(&self, path: &Path, old: &[u8]) -> Result<(), Error> {
-        let digest = ring::digest::digest(&ring::digest::SHA256, old);
-        let short: String = digest.as_ref().iter().take(6).map(|byte| format!("{byte:02x}")).collect();
+        let short: String = sha256(old).chars().take(12).collect();
         let relative = path.strip_prefix("/").unwrap_or(path);
         let mut name = relative.file_name().unwrap_or_default().to_owned();
         name.push(format!(".{short}"));

@@ -17,6 +17,9 @@ pub const KUBELET_KUBECONFIG: &str = "/etc/kubernetes/kubelet.conf";
 /// Where managed platforms put it (EKS, GKE, AKS).
 const MANAGED_KUBECONFIG: &str = "/var/lib/kubelet/kubeconfig";
 
+/// Where the kubelet keeps its certificates and keys (kubelet, `--cert-dir`).
+pub const KUBELET_CERTIFICATES: &str = "/var/lib/kubelet/pki";
+
 /// The kubelet's certificate and key: a link to a dated file (kubelet, `--cert-dir`, `kubelet-client-current.pem`).
 pub const KUBELET_CERTIFICATE: &str = "/var/lib/kubelet/pki/kubelet-client-current.pem";
 
@@ -25,6 +28,8 @@ pub const KUBELET_CERTIFICATE: &str = "/var/lib/kubelet/pki/kubelet-client-curre
 pub struct Node {
     /// `metadata.name`.
     pub name: String,
+    /// `metadata.uid`: a Node that was deleted and registers again has another one.
+    pub uid: String,
     /// `status.nodeInfo.machineID`.
     pub machine_id: String,
     /// `status.nodeInfo.systemUUID`, which the kubelet reads from DMI `product_uuid`.
@@ -64,6 +69,7 @@ impl Node {
         let ready = list("/status/conditions").find(|condition| condition["type"] == "Ready");
         Self {
             name: text("/metadata/name"),
+            uid: text("/metadata/uid"),
             machine_id: text("/status/nodeInfo/machineID"),
             system_uuid: text("/status/nodeInfo/systemUUID"),
             address: text_of(address, "address"),

@@ -1,11 +1,11 @@
 //! The API server knows a node by the common name of its kubelet's client certificate, `system:node:NAME` (Kubernetes, "Node authorization").
 
 use anyhow::Result;
-use ring::digest::{SHA256, digest};
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
 use x509_cert::der::Decode;
 
+use crate::digest::sha256;
 use crate::host::cluster::KUBELET_CERTIFICATE;
 use crate::look::Look;
 
@@ -24,11 +24,6 @@ impl NodeCertificate {
         let Some(bytes) = look.read(KUBELET_CERTIFICATE)? else { return Ok(None) };
         Ok(Some(Self { digest: sha256(&bytes), node: node(&bytes) }))
     }
-}
-
-/// In hexadecimal digits.
-pub fn sha256(bytes: &[u8]) -> String {
-    digest(&SHA256, bytes).as_ref().iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 /// An expired certificate names its node as well as a fresh one.

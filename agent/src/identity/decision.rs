@@ -5,8 +5,9 @@ use serde::{Deserialize, Serialize};
 
 use crate::config::Config;
 use crate::facts::{Facts, unique_uuid};
+use crate::host::cluster::{KUBELET_CERTIFICATES, KUBELET_KUBECONFIG};
 use crate::look::{Look, is_blank};
-use crate::step::Change;
+use crate::step::{Change, Finding};
 
 /// Where the decision is kept. It is written only as a [`Change`], never with the history: so a plan shows it, and no round that is
 /// cut off can have changed it in passing. Anyone may read it: it holds no secret.
@@ -48,11 +49,10 @@ pub struct Origin {
 }
 
 impl Decision {
-    /// What was decided here or on the disk's origin; absent or blank (a power cut) is `None`.
-    pub fn read(look: Look<'_>) -> Result<Option<Self>> {
-        let Some(text) = look.text(DECISION_FILE)?.filter(|text| !is_blank(text.as_bytes())) else { return Ok(None) };
-        let advice = || format!("reading {DECISION_FILE} (once it is removed, the node is named anew)");
-        serde_json::from_str(&text).map(Some).with_context(advice)
+    /// What was decided here or on the disk's origin; absent or blank (a power cut) is `None`, damaged is a finding.
+    pub fn read(look: Look<'_>) -> Result<Result<Option<Self>, Finding>> {
+        let Some(bytes) = look.read(DECISION_FILE)?.filter(|bytes| !is_blank(bytes)) else { return Ok(Ok(None)) };
+        Ok(serde_json::from_slice(&bytes).map(Some).map_err(|error| unreadable(&error)))
     }
 
     /// Keeps it.
@@ -61,12 +61,32 @@ impl Decision {
         Ok(Change::write(DECISION_FILE, text + "\n"))
     }
 
+    /// Names that this machine's files may give it, and that are other machines'.
+    pub fn others(&self) -> Vec<&str> {
+        let origin = self.copied_from.as_ref().map(|origin| origin.node.as_str());
+        let others = origin.into_iter().chain(self.instead_of.as_deref());
+        others.filter(|other| *other != self.node).collect()
+    }
+
     /// Its name holds, whatever the template would make of today's facts: a cluster may know it, or nobody asked for another one. A name
     /// that was chosen before the platform was seen (it does not answer a young machine) was chosen too early.
     pub fn holds(&self, config: &Config, facts: &Facts) -> bool {
         let too_early = self.cloud == "none" && facts.instance.as_ref().is_some_and(|instance| instance.cloud != "none");
         self.joined || (self.template == config.node.name.to_string() && !too_early)
     }
+}
+
+/// Nothing tells any more whose credentials are on the disk, so a person has to.
+fn unreadable(error: &serde_json::Error) -> Finding {
+    Finding::new(
+        "decision-unreadable",
+        "What was decided about this node's name is damaged, so nothing tells whether its disk is a copy",
+        format!("{DECISION_FILE} cannot be read: {error}"),
+        format!(
+            "if this is the same machine: rm {DECISION_FILE}, then gpuk-agent up; if its disk is a copy of another machine's: \
+             rm -rf {DECISION_FILE} {KUBELET_KUBECONFIG} {KUBELET_CERTIFICATES}, then gpuk-agent up"
+        ),
+    )
 }
 
 /// Whose disk this is, from a decision that was found on it.

@@ -3,7 +3,7 @@
 //! Two different texts never become one name, whatever must be changed to make a label of them: a text that is one already, but for
 //! its case, stays as it is, and any other one is tidied, cut, and ends in eight characters of its own digest.
 
-use crate::config::LONGEST_NAME;
+use crate::config::{LONGEST_NAME, is_dns_label};
 
 /// How many characters of a digest stand for a text.
 const SHORT: usize = 8;
@@ -11,20 +11,11 @@ const SHORT: usize = 8;
 /// The text as a label, or `None` when no letter and no digit is in it.
 pub fn from_text(text: &str) -> Option<String> {
     let text = text.to_ascii_lowercase();
-    if is_label(&text) {
+    if is_dns_label(&text) {
         return Some(text);
     }
     let tidy = tidy(&text);
     (!tidy.is_empty()).then(|| with_digest(&tidy, &text))
-}
-
-/// Whether it is a label in lower case.
-pub fn is_label(text: &str) -> bool {
-    let is_plain = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit();
-    let ends = [text.bytes().next(), text.bytes().last()];
-    text.len() <= LONGEST_NAME
-        && ends.into_iter().all(|end| end.is_some_and(is_plain))
-        && text.bytes().all(|byte| is_plain(byte) || byte == b'-')
 }
 
 /// `LABEL-xxxxxxxx` with the short digest of a text; the label is cut where both together would be too long.
@@ -69,7 +60,7 @@ mod tests {
     fn what_tidying_would_make_the_same_stays_different() {
         let texts = ["a-b", "a_b", "a.b", "a b", "-a-b", "a-b-", "ä-b", "a_-b"];
         let mut names: Vec<String> = texts.iter().filter_map(|text| from_text(text)).collect();
-        assert!(names.iter().all(|name| is_label(name)), "{names:?}");
+        assert!(names.iter().all(|name| is_dns_label(name)), "{names:?}");
         assert_eq!(names[1], "a-b-epjt3h76");
         names.sort();
         names.dedup();
@@ -79,7 +70,7 @@ mod tests {
     #[test]
     fn a_long_text_is_cut_and_stays_different() {
         let (one, two) = (from_text(&"a".repeat(64)).unwrap(), from_text(&"a".repeat(65)).unwrap());
-        assert!(is_label(&one) && is_label(&two) && one.len() == LONGEST_NAME, "{one}");
+        assert!(is_dns_label(&one) && is_dns_label(&two) && one.len() == LONGEST_NAME, "{one}");
         assert_ne!(one, two);
         // Where the cut leaves a hyphen at the end, it goes.
         assert!(!from_text(&format!("{}-{}", "a".repeat(53), "b".repeat(53))).unwrap().contains("--"));

@@ -16,6 +16,7 @@
 use anyhow::Result;
 use async_trait::async_trait;
 
+use crate::config::Enabled;
 use crate::host::apply::Failure;
 use crate::look::Look;
 use crate::step::{Finding, Stage, Status, Step};
@@ -56,6 +57,9 @@ impl Step for Containerd {
     }
 
     async fn check(&self, look: Look<'_>) -> Result<Status> {
+        if let Some(finding) = without_gpu(look) {
+            return Ok(Status::Broken(finding));
+        }
         examine(look, &Wanted::of(look)).await
     }
 
@@ -68,6 +72,27 @@ impl Step for Containerd {
             _ => None,
         }
     }
+}
+
+/// A machine whose owner says that it has GPUs, and that has none: a wrong machine, or a broken one. An image is built anywhere.
+fn without_gpu(look: Look<'_>) -> Option<Finding> {
+    let facts = look.facts;
+    let is_missing = look.config.gpu.enabled == Enabled::Always && facts.gpus_for_containers().is_empty();
+    if !is_missing || !look.running_system() {
+        return None;
+    }
+    let seen = match facts.gpus.len() {
+        0 => "there is no NVIDIA GPU on the PCI bus".to_owned(),
+        count => {
+            format!("NVIDIA GPUs on the PCI bus: {count}, each bound to vfio-pci or divided into functions that are not there")
+        }
+    };
+    Some(Finding::new(
+        "gpu-absent",
+        "This machine has no GPU for its containers",
+        format!("gpu.enabled is \"always\", and {seen}"),
+        "see what there is: lspci -nnk -d 10de: ; if this machine may be without: [gpu] enabled = \"auto\" in /etc/gpuk/agent.toml",
+    ))
 }
 
 /// Looks at containerd with this in mind.

@@ -5,6 +5,7 @@ mod opinions;
 use anyhow::Result;
 use async_trait::async_trait;
 
+use crate::identity::decision::Decision;
 use crate::identity::{self, Identity};
 use crate::look::Look;
 use crate::step::{Change, Stage, Status, Step};
@@ -55,7 +56,8 @@ impl Step for Hostname {
             Err(finding) => return Ok(Status::Broken(finding)),
         };
         let name = &identity.name;
-        let differences = differences(look, name)?;
+        let others = identity.decision.as_ref().map(Decision::others).unwrap_or_default();
+        let differences = differences(look, name, &others)?;
         if differences.is_empty() {
             return Ok(Status::Ready(evidence(look, &identity)?));
         }
@@ -64,8 +66,8 @@ impl Step for Hostname {
     }
 }
 
-/// Every place where the system's name is not this one, with the change that makes it so.
-pub fn differences(look: Look<'_>, name: &str) -> Result<Vec<(String, Change)>> {
+/// Every place where the system's name is not this one, with the change that makes it so. `others` are names of other machines.
+pub fn differences(look: Look<'_>, name: &str, others: &[&str]) -> Result<Vec<(String, Change)>> {
     let mut differences = Vec::new();
     let mut differs = |what: String, change: Change| differences.push((what, change));
     let stored = look.text(ETC_HOSTNAME)?.unwrap_or_default();
@@ -81,7 +83,7 @@ pub fn differences(look: Look<'_>, name: &str) -> Result<Vec<(String, Change)>> 
         differs(format!("the kernel says {current:?}{whose}"), Change::Hostname(name.to_owned()));
     }
     let hosts = look.text(ETC_HOSTS)?.unwrap_or_default();
-    if let Some(text) = with_name(&hosts, name) {
+    if let Some(text) = with_name(&hosts, name, others) {
         differs(format!("{ETC_HOSTS} does not know it"), Change::write(ETC_HOSTS, text));
     }
     if look.exists(CLOUD_INIT)? && look.text(CLOUD_INIT_DROP_IN)?.as_deref() != Some(CLOUD_INIT_TEXT) {
@@ -102,17 +104,26 @@ fn evidence(look: Look<'_>, identity: &Identity) -> Result<String> {
     Ok(evidence)
 }
 
-/// hosts(5) with the name in it, or `None` when it is there already. Debian's `127.0.1.1` line gets the name; other lines stay.
-fn with_name(hosts: &str, name: &str) -> Option<String> {
+/// The address that Debian gives to the machine's own names (Debian Reference, "The hostname resolution").
+const LOCAL: &str = "127.0.1.1";
+
+/// hosts(5) with the name in it, or `None` when it is there already. Debian's `127.0.1.1` line gets it as its first name, which is the
+/// canonical one; the other names, comments and lines stay, but for names of other machines.
+fn with_name(hosts: &str, name: &str, others: &[&str]) -> Option<String> {
     let words = |line: &str| line.split('#').next().unwrap_or_default().split_whitespace().map(str::to_owned).collect::<Vec<_>>();
     if hosts.lines().any(|line| words(line).iter().skip(1).any(|word| word == name)) {
         return None;
     }
-    let entry = format!("127.0.1.1 {name}");
     let mut lines: Vec<String> = hosts.lines().map(str::to_owned).collect();
-    match lines.iter_mut().find(|line| words(line).first().is_some_and(|address| address == "127.0.1.1")) {
-        Some(line) => *line = entry,
-        None => lines.push(entry),
+    match lines.iter_mut().find(|line| words(line).first().is_some_and(|address| address == LOCAL)) {
+        Some(line) => {
+            let (names, comment) = line.split_at(line.find('#').unwrap_or(line.len()));
+            let is_kept = |part: &&str| !others.contains(&part.trim());
+            let kept: String = names.split_inclusive(char::is_whitespace).filter(is_kept).collect();
+            let named = kept.replacen(LOCAL, &format!("{LOCAL} {name}"), 1);
+            *line = format!("{named}{comment}").trim_end().to_owned();
+        }
+        None => lines.push(format!("{LOCAL} {name}")),
     }
     Some(lines.join("\n") + "\n")
 }

@@ -4,14 +4,12 @@ use anyhow::Result;
 use async_trait::async_trait;
 
 use super::kubelet::UNIT as KUBELET;
-use crate::host::cluster::{KUBELET_CERTIFICATE, KUBELET_KUBECONFIG};
+use crate::digest::sha256;
+use crate::host::cluster::{KUBELET_CERTIFICATE, KUBELET_CERTIFICATES, KUBELET_KUBECONFIG};
 use crate::identity::decision::{DECISION_FILE, Origin};
-use crate::identity::{self, Identity, sha256};
+use crate::identity::{self, Identity};
 use crate::look::Look;
 use crate::step::{Change, Finding, Stage, Status, Step, UnitVerb};
-
-/// Where the kubelet keeps its certificates and keys (kubelet, `--cert-dir`).
-const CERTIFICATES: &str = "/var/lib/kubelet/pki";
 
 /// What a kubelet starts from, besides its certificates (kubeadm, "Implementation details").
 const KUBECONFIGS: [&str; 2] = [KUBELET_KUBECONFIG, "/etc/kubernetes/bootstrap-kubelet.conf"];
@@ -113,8 +111,8 @@ fn evidence(look: Look<'_>, identity: &Identity) -> String {
 fn foreign_credentials(look: Look<'_>, origin: &Origin, is_new: bool) -> Result<Vec<String>> {
     let mut others = Vec::new();
     let mut telling = Vec::new();
-    for name in look.list(CERTIFICATES)? {
-        let path = format!("{CERTIFICATES}/{name}");
+    for name in look.list(KUBELET_CERTIFICATES)? {
+        let path = format!("{KUBELET_CERTIFICATES}/{name}");
         let digest = look.read(&path)?.map(|bytes| sha256(&bytes));
         let is_telling = digest.is_some() && digest == origin.certificate;
         if is_telling { telling.push(path) } else { others.push(path) }

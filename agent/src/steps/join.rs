@@ -24,9 +24,11 @@ use crate::config::Role;
 use crate::host::apply::Failure;
 use crate::host::programs::Question;
 use crate::look::{Look, is_blank};
+use crate::show::utc;
 use crate::step::{Change, Finding, Stage, Status, Step, UnitVerb};
 pub use joined::CERTIFICATE;
 use joined::{KUBELET_CONFIG, Membership};
+pub use name::joined_onto;
 
 /// Joins the configured cluster with a bootstrap token, and keeps the kubelet running afterwards.
 pub struct Join;
@@ -108,7 +110,7 @@ async fn member(look: Look<'_>, until: SystemTime) -> Result<Status> {
     if !changes.is_empty() {
         return Ok(Status::pending(why.join(", "), changes));
     }
-    let mut evidence = format!("client certificate valid until {}, kubelet active", joined::moment(until));
+    let mut evidence = format!("client certificate valid until {}, kubelet active", utc(until));
     if target::skips_pins(look) {
         evidence.push_str(target::UNVERIFIED);
     }
@@ -155,6 +157,7 @@ async fn stranger(look: Look<'_>, mut why: String, bad_certificate: bool) -> Res
         why.push_str(target::UNVERIFIED);
     }
     let mut changes = kubeadm::changes(look, &target, &cluster, bad_certificate)?;
+    changes.splice(0..0, name::remember(look, cluster.existing.as_ref())?);
     // kubeadm starts it when it is configured. One that fails until then would be taken for a failing join.
     if kubelet.is_running() || kubelet.cannot_start() {
         changes.insert(0, Change::Unit(UnitVerb::Stop, KUBELET.to_owned()));

@@ -160,3 +160,6 @@ fn swap(look: Look<'_>, found: &mut Found) -> Result<()> {
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,6 +1,7 @@
 //! Labels, taints and provider id count only when the kubelet registers its Node, so its flags must be right before it starts.
 
 mod differences;
+mod environment_file;
 mod registration;
 #[cfg(test)]
 mod tests;
@@ -16,6 +17,7 @@ use crate::identity;
 use crate::look::Look;
 use crate::step::{Change, Finding, Stage, Status, Step, UnitVerb};
 use differences::differences;
+use environment_file::{quoted, unquoted};
 use registration::Registration;
 
 /// The unit that kubeadm's packages install.
@@ -51,6 +53,11 @@ impl Step for Kubelet {
 
     fn stage(&self) -> Stage {
         Stage::Boot
+    }
+
+    /// Whatever makes systemd start the kubelet comes after the credentials on the disk are known to be this node's.
+    fn needs(&self) -> &'static [&'static str] {
+        &["identity"]
     }
 
     fn watches(&self) -> &'static [&'static str] {
@@ -153,11 +160,11 @@ fn environment(look: Look<'_>, registration: &Registration, flags: &[String]) ->
     for place in OPERATOR_FLAGS {
         let text = look.text(place)?.unwrap_or_default();
         let lines = text.lines().filter_map(|line| line.trim().strip_prefix("KUBELET_EXTRA_ARGS="));
-        all.extend(lines.map(|value| value.trim().trim_matches(['"', '\'']).to_owned()).filter(|value| !value.is_empty()));
+        all.extend(lines.map(unquoted).filter(|value| !value.is_empty()));
     }
     all.extend(flags.iter().cloned());
     let (heading, line) = ("# Written by gpuk-agent: the operator's flags, then ours.", registration.line());
-    Ok(format!("{heading}\n{line}\nKUBELET_EXTRA_ARGS=\"{}\"\n", all.join(" ")))
+    Ok(format!("{heading}\n{line}\nKUBELET_EXTRA_ARGS={}\n", quoted(&all.join(" "))))
 }
 
 /// The first of these flags that the running kubelet was not started with.

@@ -5,6 +5,7 @@ use std::time::Duration;
 use anyhow::Result;
 use async_trait::async_trait;
 
+use super::join::joined_onto;
 use super::kubelet;
 use crate::host::cluster::{ClusterError, Node as NodeObject};
 use crate::identity;
@@ -44,7 +45,10 @@ impl Step for Node {
             Err(finding) => return Ok(Status::Broken(finding)),
         };
         match look.node(&name).await {
-            Ok(Some(node)) => Ok(judge(look, &name, &node)),
+            Ok(Some(node)) => Ok(match (judge(look, &name, &node), joined_onto(look, &node)?) {
+                (Status::Ready(evidence), Some(kept)) => Status::Ready(format!("{evidence}; {kept}")),
+                (status, _) => status,
+            }),
             Ok(None) => missing(look, &name).await,
             Err(error) => Ok(Status::Waiting(unreachable(&error))),
         }
@@ -131,3 +135,6 @@ pub(super) fn unreachable(error: &ClusterError) -> Finding {
         ),
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -88,3 +88,6 @@ async fn node(look: Look<'_>) -> Result<Result<String, Finding>> {
         Err(error) => Err(node::unreachable(&error)),
     })
 }
+
+#[cfg(test)]
+mod tests;

@@ -159,19 +159,50 @@ struct Both<'a>(Terminal, Journal, Look<'a>);
 
 impl Observer for Both<'_> {
     fn event(&self, event: &Event<'_>) {
-        // The kubelet is ordered after this service: systemd would not start it, for kubeadm or for us, before "ready".
-        match event {
-            Event::Started(step) => {
-                // Not where the step `identity` could not be brought to hold.
-                if step.stage() == Stage::Cluster && identity::kubelet_may_start(self.2) {
-                    service::ready();
-                }
-                service::status(&format!("working on {}", step.name()));
-            }
-            Event::Changing(_, Change::Unit(_, unit)) if unit == kubelet::UNIT => service::ready(),
-            _ => {}
+        if releases(event, self.2) {
+            service::ready();
+        }
+        if let Event::Started(step) = event {
+            service::status(&format!("working on {}", step.name()));
         }
         self.0.event(event);
         self.1.event(event);
+    }
+}
+
+/// The kubelet is ordered after this service: systemd would not start it, for kubeadm or for us, before "ready". It is not told so
+/// where the step `identity` could not be brought to hold.
+fn releases(event: &Event<'_>, look: Look<'_>) -> bool {
+    let kubelet_is_next = match event {
+        Event::Started(step) => step.stage() == Stage::Cluster,
+        Event::Changing(_, Change::Unit(_, unit)) => unit == kubelet::UNIT,
+        _ => false,
+    };
+    kubelet_is_next && identity::kubelet_may_start(look)
+}
+
+#[cfg(test)]
+#[allow(clippy::disallowed_methods, reason = "a test prepares the machine that is looked at")]
+mod tests {
+    use super::*;
+    use crate::facts::Facts;
+    use crate::identity::decision::DECISION_FILE;
+    use crate::step::UnitVerb;
+    use crate::steps::join::Join;
+
+    #[test]
+    fn nothing_releases_a_kubelet_that_may_be_another_nodes() {
+        let root = tempfile::tempdir().unwrap();
+        let host = Host::of_fakes(root.path()).unwrap();
+        let (config, facts) = (config::load(Vec::new()).unwrap().config, Facts::default());
+        let look = Look::new(&host, &config, &facts);
+        let kubelet = Change::Unit(UnitVerb::Reload, kubelet::UNIT.to_owned());
+        let other = Change::Unit(UnitVerb::Restart, "containerd.service".to_owned());
+        let released = || [Event::Started(&Join), Event::Changing(&Join, &kubelet)].map(|event| releases(&event, look));
+        assert_eq!((released(), releases(&Event::Changing(&Join, &other), look)), ([true, true], false));
+        let kept = root.path().join(DECISION_FILE.trim_start_matches('/'));
+        std::fs::create_dir_all(kept.parent().unwrap()).unwrap();
+        std::fs::write(kept, "{").unwrap();
+        assert_eq!(released(), [false, false]);
     }
 }

@@ -33,8 +33,8 @@ async fn doctor_names_what_is_unknown_first_and_blames_nothing_that_follows() {
     let report = doctor::examine(&session(&root, Some(silent()))).await;
     assert_eq!((report.checks[0].name, report.checks[0].follows_from), ("metadata", None));
     let of = |name: &str| report.checks.iter().find(|check| check.name == name).unwrap().follows_from;
-    // Without its user-data the configuration has no cluster to join, and the kubelet is not installed whatever it says.
-    assert_eq!((of("identity"), of("join"), of("kubelet")), (Some("metadata"), Some("metadata"), None));
+    // Without its user-data the configuration has no cluster to join, and containerd is not installed whatever it says.
+    assert_eq!((of("identity"), of("join"), of("containerd")), (Some("metadata"), Some("metadata"), None));
     assert_eq!(doctor::doctor(&session(&root, Some(silent())), true).await, Exit::Broken);
     assert_eq!(doctor::examine(&session(&root, None)).await.checks[0].name, "identity");
 }

@@ -22,13 +22,7 @@ fn later_layers_win_and_say_so() {
         ),
         Source::file("/etc/gpuk/agent.toml.d/10-site.toml", "node.taints = [\"c:NoSchedule\"]\n"),
         cloud_config("#cloud-config\ngpuk:\n  gpu:\n    enabled: always\n  cluster: {token: 123456.7890123456789012}\n"),
-        Source::environment(pairs(&[
-            ("HOME", "/"),
-            ("GPUK_LOG", "debug"),
-            ("GPUK_VM_X", "1"),
-            ("GPUK_NODE_ALLOW_SWAP", "0"),
-            ("GPUK_NODE_IP", ""),
-        ])),
+        Source::environment(pairs(&[("HOME", "/"), ("GPUK_VM_X", "1"), ("GPUK_NODE_ALLOW_SWAP", "0"), ("GPUK_NODE_IP", "")])),
         Source::flags(pairs(&[("cluster.endpoints", "a, https://b:1")])),
     ]);
     let config = &loaded.config;

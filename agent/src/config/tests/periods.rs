@@ -1,3 +1,5 @@
+//! Lengths of time: how long one may be, and where none at all makes no sense.
+
 use std::time::Duration;
 
 use super::*;

@@ -6,9 +6,9 @@ use std::path::Path;
 use super::changes::{RESTART_DUE, UNIT, refused};
 use super::view::View;
 use super::wanted::Wanted;
-use super::{examine, generation, running};
+use super::{Containerd, examine, generation, running};
 use crate::config::{Config, load};
-use crate::facts::Facts;
+use crate::facts::{Facts, Gpu};
 use crate::host::Host;
 use crate::host::clock::FixedClock;
 use crate::host::cluster::ScriptedCluster;
@@ -20,6 +20,7 @@ use crate::host::runtime::{RuntimeStatus, ScriptedRuntime};
 use crate::host::units::{ScriptedUnits, UnitState};
 use crate::look::Look;
 use crate::step::{Change, Contents, Finding, Status, UnitVerb};
+use crate::steps::tests::{check as step_check, machine};
 
 struct Root {
     _directory: tempfile::TempDir,
@@ -374,4 +375,22 @@ fn a_refusal_names_the_real_files() {
     let Some(Status::Broken(finding)) = refused(&command, &said) else { unreachable!("no verdict") };
     assert_eq!(finding.why, format!("failed to load TOML: {MAIN}: (2, 1): unexpected token"));
     assert_eq!(refused("modprobe overlay", "no"), None);
+}
+
+#[tokio::test]
+async fn gpus_that_must_be_there_and_are_not_are_an_error_on_a_running_system() {
+    const ALWAYS: &str = "[gpu]\nenabled = \"always\"\n";
+    let (folder, mut host) = machine(&[]);
+    let gpus = |gpus: &[Gpu]| Facts { gpus: gpus.to_vec(), ..Facts::default() };
+    let of_a_guest = Gpu { driver: Some("vfio-pci".to_owned()), ..Gpu::default() };
+    for (facts, configuration, expected) in [
+        (gpus(&[]), "", "containerd-absent"),
+        (gpus(&[]), ALWAYS, "gpu-absent"),
+        (gpus(std::slice::from_ref(&of_a_guest)), ALWAYS, "gpu-absent"),
+        (gpus(&[of_a_guest, Gpu::default()]), ALWAYS, "containerd-absent"),
+    ] {
+        assert_eq!(code(step_check(&Containerd, &host, &facts, configuration).await), expected, "{facts:?}");
+    }
+    host.files = Files::below(folder.path()).expect("an image");
+    assert_eq!(code(step_check(&Containerd, &host, &gpus(&[]), ALWAYS).await), "containerd-absent", "an image is built anywhere");
 }

@@ -106,15 +106,21 @@ async fn a_kept_name_is_told_from_what_the_template_would_give_now() {
 }
 
 #[test]
-fn hosts_keeps_every_other_line() {
-    let hosts = "127.0.0.1 localhost\n127.0.1.1 old # Debian\n\n10.0.0.9 nas\n";
-    let text = with_name(hosts, "i-1").unwrap();
-    assert_eq!(text, "127.0.0.1 localhost\n127.0.1.1 i-1\n\n10.0.0.9 nas\n");
-    assert_eq!(with_name(&text, "i-1"), None);
+fn hosts_keeps_every_other_line_name_and_comment() {
+    let hosts = "127.0.0.1 localhost\n127.0.1.1\told.example.com old # Debian, i-1\n\n10.0.0.9 nas\n";
+    let text = with_name(hosts, "i-1", &[]).unwrap();
+    assert_eq!(text, "127.0.0.1 localhost\n127.0.1.1 i-1\told.example.com old # Debian, i-1\n\n10.0.0.9 nas\n");
+    assert_eq!(with_name(&text, "i-1", &[]), None);
+}
+
+#[test]
+fn the_name_of_the_machine_that_a_disk_was_copied_from_leads_there_again() {
+    let text = with_name("127.0.1.1 i-1\tgpu.example.com i-10 i-1 # i-1\n10.0.0.9 i-1\n", "i-2", &["i-1"]).unwrap();
+    assert_eq!(text, "127.0.1.1 i-2 gpu.example.com i-10 # i-1\n10.0.0.9 i-1\n");
 }
 
 #[test]
 fn a_name_in_a_comment_does_not_count() {
-    assert_eq!(with_name("127.0.0.1 localhost # i-1\n", "i-1").unwrap(), "127.0.0.1 localhost # i-1\n127.0.1.1 i-1\n");
-    assert_eq!(with_name("", "i-1").unwrap(), "127.0.1.1 i-1\n");
+    assert_eq!(with_name("127.0.0.1 localhost # i-1\n", "i-1", &[]).unwrap(), "127.0.0.1 localhost # i-1\n127.0.1.1 i-1\n");
+    assert_eq!(with_name("", "i-1", &[]).unwrap(), "127.0.1.1 i-1\n");
 }

@@ -248,13 +248,18 @@ async fn the_copy_of_a_control_plane_node_is_not_touched() {
 }
 
 #[tokio::test]
-async fn a_damaged_decision_is_an_error_and_a_blank_one_is_none() {
+async fn a_damaged_decision_needs_a_person_and_a_blank_one_is_none() {
     let machine = Machine::copy();
-    machine.write(DECISION_FILE, "{");
-    let config = crate::config::load(Vec::new()).unwrap().config;
-    let host = machine.host();
-    let error = OwnIdentity.check(Look::new(&host, &config, &Facts::default())).await.unwrap_err();
-    assert!(format!("{error:#}").contains(DECISION_FILE), "{error:#}");
+    for damaged in ["{", "7", "\u{fffd}"] {
+        machine.write(DECISION_FILE, damaged);
+        let before = machine.files();
+        let Status::Broken(finding) = machine.check().await else { panic!("not broken") };
+        assert_eq!((finding.code.as_str(), machine.files()), ("decision-unreadable", before));
+        assert!(finding.why.contains(DECISION_FILE), "{finding:?}");
+        let (same, copy) = finding.remedy.split_once("; ").unwrap();
+        assert!(same.contains("same machine") && !same.contains("pki"), "{same}");
+        assert!(copy.contains("copy") && [KUBECONFIGS[0], KUBELET_CERTIFICATES].iter().all(|path| copy.contains(path)), "{copy}");
+    }
     machine.write(DECISION_FILE, "\0\0\r\n\t");
     machine.apply(usize::MAX).await;
     assert!(matches!(machine.check().await, Status::Ready(_)));

@@ -5,12 +5,13 @@ use std::time::SystemTime;
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
-use ring::digest;
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
 use serde::Deserialize;
 use x509_cert::Certificate;
 use x509_cert::der::{Decode, Encode};
+
+use crate::digest::sha256;
 
 /// Where every kubeadm cluster publishes it (kubeadm, "Implementation details": `kube-public/cluster-info`).
 pub const CLUSTER_INFO: &str = "/api/v1/namespaces/kube-public/configmaps/cluster-info";
@@ -101,11 +102,9 @@ impl Authority {
         let certificate = Certificate::from_der(der).map_err(unreadable)?;
         let certificate = certificate.tbs_certificate();
         let public_key = certificate.subject_public_key_info().to_der().map_err(unreadable)?;
-        let hash = digest::digest(&digest::SHA256, &public_key);
-        let hash: String = hash.as_ref().iter().map(|byte| format!("{byte:02x}")).collect();
         Ok(Self {
             pem: to_pem(der),
-            pin: format!("sha256:{hash}"),
+            pin: format!("sha256:{}", sha256(&public_key)),
             from: certificate.validity().not_before.to_system_time(),
             until: certificate.validity().not_after.to_system_time(),
         })

@@ -8,16 +8,16 @@ use std::time::{Duration, SystemTime};
 use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
 use serde_json::Value;
-use x509_cert::der::DateTime;
 
 use super::cluster_info::{Authority, CLUSTER_INFO, ClusterInfo};
-use super::name;
+use super::name::{self, Existing};
 use super::target::Target;
 use super::verdict::{Observation, Verdict, evidence, skew, skew_text};
 use crate::config::Secret;
 use crate::host::cluster::Node;
 use crate::host::network::{Answer, Get, Trust, UnreachableKind};
 use crate::look::Look;
+use crate::show::utc;
 
 /// How long one request may take.
 const LIMIT: Duration = Duration::from_secs(5);
@@ -38,6 +38,8 @@ pub struct Discovered {
     pub authority: String,
     /// What is not right, though it does not prevent the join.
     pub warnings: Vec<String>,
+    /// The Node that there is of the name already.
+    pub existing: Option<Existing>,
 }
 
 /// Asks all endpoints at once. The first that passes every stage wins and the rest are dropped; when none does, each one's verdict
@@ -86,11 +88,12 @@ impl Examination<'_> {
             other => other?,
         };
         self.try_token(&verified).await?;
-        let mut warnings: Vec<String> = self.try_name(&verified).await?.into_iter().collect();
+        let mut warnings = Vec::new();
+        let existing = self.try_name(&verified, &mut warnings).await?;
         if verified.skew.abs() > SKEW {
             warnings.push(format!("this machine's clock is {} the API server's", skew_text(verified.skew)));
         }
-        Ok(Discovered { endpoint: self.endpoint.to_owned(), authority: verified.authority, warnings })
+        Ok(Discovered { endpoint: self.endpoint.to_owned(), authority: verified.authority, warnings, existing })
     }
 
     /// Stages 1 to 4: look without trust, check signature and pin, look again with trust.
@@ -152,17 +155,22 @@ impl Examination<'_> {
         }
     }
 
-    /// Whose the name is, for tokens may read nodes (kubeadm's ClusterRole `kubeadm:get-nodes`). The answer is a warning, if anything.
-    async fn try_name(&self, verified: &Verified) -> Result<Option<String>, Verdict> {
+    /// Whose the name is, for tokens may read nodes (kubeadm's ClusterRole `kubeadm:get-nodes`). The answer is the one there is.
+    async fn try_name(&self, verified: &Verified, warnings: &mut Vec<String>) -> Result<Option<Existing>, Verdict> {
         let answer = self.with_token(&format!("/api/v1/nodes/{}", self.target.name), verified).await?;
         match answer.status {
             200 => {}
             404 => return Ok(None),
-            403 => return Ok(Some(name::unknown(self.target, &message(&answer)))),
+            403 => {
+                warnings.push(name::unknown(self.target, &message(&answer)));
+                return Ok(None);
+            }
             status => return Err(unexpected(status, &answer)),
         }
         let object: Value = serde_json::from_slice(&answer.body).map_err(|error| Verdict::NotAnApiServer(error.to_string()))?;
-        name::judge(Node::from_json(&object), self.target, self.look.facts)
+        let existing = name::judge(Node::from_json(&object), self.target, self.look.facts)?;
+        warnings.extend(existing.iter().map(|existing| existing.words.clone()));
+        Ok(existing)
     }
 
     async fn with_token(&self, path: &str, verified: &Verified) -> Result<Answer, Verdict> {
@@ -215,8 +223,7 @@ fn dates(saw: String, skew: i64) -> Verdict {
 }
 
 fn period(authority: &Authority) -> String {
-    let text = |time| DateTime::from_system_time(time).map_or_else(|_| "?".to_owned(), |time| time.to_string());
-    format!("from {} to {}", text(authority.from), text(authority.until))
+    format!("from {} to {}", utc(authority.from), utc(authority.until))
 }
 
 fn unexpected(status: u16, answer: &Answer) -> Verdict {

@@ -9,11 +9,12 @@ use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::sign::CertifiedKey;
 
-use x509_cert::der::{DateTime, Decode};
+use x509_cert::der::Decode;
 
 pub use crate::host::cluster::KUBELET_CERTIFICATE as CERTIFICATE;
 use crate::host::cluster::KUBELET_KUBECONFIG;
 use crate::look::{Look, is_blank};
+use crate::show::utc;
 pub use crate::steps::kubelet::KUBELET_CONFIG;
 
 /// The cluster's CA, by which the kubelet knows its API server and its clients.
@@ -74,11 +75,6 @@ pub fn membership(look: Look<'_>) -> Result<Membership> {
     Ok(Membership::Stranger { why, bad_certificate: false })
 }
 
-/// "2027-11-21T07:18:02Z".
-pub fn moment(time: SystemTime) -> String {
-    DateTime::from_system_time(time).map_or_else(|_| "a time out of range".to_owned(), |time| time.to_string())
-}
-
 /// As the kubelet sees it: the certificate and its key must parse and fit, and only the end of the certificate counts.
 fn examine(pem: &[u8], now: SystemTime) -> Certificate {
     if is_blank(pem) {
@@ -94,5 +90,5 @@ fn examine(pem: &[u8], now: SystemTime) -> Certificate {
     if CertifiedKey::from_der(chain, key, &rustls::crypto::ring::default_provider()).is_err() {
         return damaged("its key cannot be read, or belongs to another certificate");
     }
-    if now > until { Certificate::Bad(format!("expired at {}", moment(until))) } else { Certificate::Valid(until) }
+    if now > until { Certificate::Bad(format!("expired at {}", utc(until))) } else { Certificate::Valid(until) }
 }

@@ -38,7 +38,7 @@ pub enum Verdict {
         skew: i64,
     },
     /// The node that this machine was, a moment ago, still counts as Ready.
-    OwnNodeStillReady,
+    OwnNodeStillReady(Box<Node>),
     /// The server's certificate is for other names.
     WrongName(String),
     /// The server's certificate has expired, or starts in the future, and both clocks agree.

@@ -1,6 +1,8 @@
 //! A machine of fakes on files: what the flags say before a Node is registered, and what stays of them afterwards.
 #![allow(clippy::disallowed_methods, reason = "a test prepares its own files")]
 
+mod running;
+
 use std::path::Path;
 
 use super::super::tests::{changes, check, facts, machine, settles, written};
@@ -198,4 +200,13 @@ async fn a_certificate_that_is_gone_ends_the_registration_and_a_lost_flags_file_
         assert!(written(&changes(check(&Kubelet, &host, &one, "").await), FLAGS_FILE).contains("gpu.count=1"), "{lost}");
     }
     assert!(root.path().join(DROP_IN.trim_start_matches('/')).exists());
+}
+
+#[tokio::test]
+async fn the_operators_quotes_reach_the_kubelet_as_without_us() {
+    let (root, host) = idle();
+    std::fs::create_dir_all(root.path().join("etc/default")).unwrap();
+    std::fs::write(root.path().join("etc/default/kubelet"), "KUBELET_EXTRA_ARGS=--a=\"b c\" --d='$e'\n").unwrap();
+    let made = settles(&Kubelet, &host, &facts(), "[node]\nkubelet-extra-args = [\"--v=4\"]\n").await;
+    assert_eq!(written(&made, FLAGS_FILE).lines().last().unwrap(), r#"KUBELET_EXTRA_ARGS="--a=\"b c\" --d='\$e' --v=4""#);
 }

@@ -8,7 +8,7 @@ const OTHER_UUID: &str = "ec2f1a2b-0034-5210-8051-cac04f4a4e32";
 
 /// A server that has this Node under the machine's name.
 fn with_node(machine_id: &str, system_uuid: &str, ready: &str) -> Server {
-    let node = json!({"kind": "Node", "metadata": {"name": "gpu-1"}, "status": {
+    let node = json!({"kind": "Node", "metadata": {"name": "gpu-1", "uid": "u-1"}, "status": {
         "nodeInfo": {"machineID": machine_id, "systemUUID": system_uuid},
         "addresses": [{"type": "Hostname", "address": "gpu-1"}, {"type": "InternalIP", "address": "10.0.0.5"}],
         "conditions": [{"type": "Ready", "status": ready, "lastTransitionTime": "2026-05-01T00:00:00Z"}],
@@ -45,11 +45,18 @@ async fn the_nodes_own_object_is_no_other_machines() {
         with_node(&ours, "", "Unknown"),
     ] {
         let (why, _) = machine(server).pending().await;
-        assert!(!why.contains("warning"), "{why}");
+        assert!(why.contains("Node gpu-1 is this machine's own from before") && !why.contains("taken"), "{why}");
+        assert!(why.ends_with("that Node's labels, taints and provider id; for ours first: kubectl delete node gpu-1"), "{why}");
     }
-    assert_eq!(machine(with_node(&ours, UUID, "True")).waiting().await.code, "own-node-still-ready");
+    for (system_uuid, may_be_cloned) in [(UUID, false), ("", true), ("03000200-0400-0500-0006-000700080009", true)] {
+        let finding = machine(with_node(&ours, system_uuid, "True")).waiting().await;
+        assert_eq!((finding.code.as_str(), finding.remedy.contains("machine-id")), ("own-node-still-ready", may_be_cloned));
+        let seen = format!("system UUID {}, address 10.0.0.5", if system_uuid.is_empty() { "none" } else { system_uuid });
+        assert!(finding.why.contains(&seen) && finding.why.contains("this machine has machine id"), "{}", finding.why);
+    }
     // An object that nobody has reported to.
-    machine(with_node("", "", "Unknown")).pending().await;
+    let (why, _) = machine(with_node("", "", "Unknown")).pending().await;
+    assert!(!why.contains("warning"), "somebody made it for this machine: {why}");
     assert_eq!(machine(with_node("", "", "True")).broken().await.code, "name-taken");
 }
 
@@ -66,6 +73,7 @@ async fn a_name_is_taken_over_from_a_machine_that_is_not_ready_alone() {
     let taking = |server| machine(server).set("node.name-taken", Some("take-over"));
     let (why, _) = taking(with_node("other", OTHER_UUID, "Unknown")).pending().await;
     assert!(why.contains("warning: the name gpu-1 is taken over: Node gpu-1 has machine id other"), "{why}");
+    assert!(why.ends_with("that Node's labels, taints and provider id; for ours first: kubectl delete node gpu-1"), "{why}");
     assert_eq!(taking(with_node("other", OTHER_UUID, "True")).broken().await.code, "name-taken");
 }
 
@@ -73,6 +81,7 @@ async fn a_name_is_taken_over_from_a_machine_that_is_not_ready_alone() {
 async fn a_suffix_is_a_change_and_the_join_goes_on_under_the_new_name() {
     let machine = machine(with_node("other", OTHER_UUID, "True")).set("node.name-taken", Some("suffix"));
     machine.write("/etc/hostname", "gpu-1\n");
+    machine.write("/etc/hosts", "127.0.1.1 gpu-1\n");
     let (why, changes) = machine.pending().await;
     assert!(why.contains("another machine has gpu-1"), "{why}");
     let words: Vec<String> = changes.iter().map(ToString::to_string).collect();
@@ -89,10 +98,33 @@ async fn a_suffix_is_a_change_and_the_join_goes_on_under_the_new_name() {
     let name = join["nodeRegistration"]["name"].as_str().unwrap();
     assert!(name.starts_with("gpu-1-") && name.len() == "gpu-1-".len() + 8, "{name}");
     assert_eq!(machine.host().files.text(Path::new("/etc/hostname")).unwrap(), Some(format!("{name}\n")));
+    assert_eq!(machine.host().files.text(Path::new("/etc/hosts")).unwrap(), Some(format!("127.0.1.1 {name}\n")));
     // That one is taken as well: a second suffix would not be told from a first one.
     let body = json!({"metadata": {"name": name}, "status": {"nodeInfo": {"machineID": "third"}}});
     let path: &'static str = String::leak(format!("/nodes/{name}"));
     let mut again = machine;
     again.servers[0].1 = Server::good().answering(path, 200, body);
     assert_eq!(again.broken().await.code, "name-taken");
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_node_that_was_there_before_is_known_for_as_long_as_it_is_there() {
+    let mut machine = machine(with_node("reinstalled", UUID, "Unknown"));
+    let (_, changes) = machine.pending().await;
+    let of_note = |changes: &[Change]| {
+        changes.iter().map(ToString::to_string).filter(|words| words.contains("joined-onto")).collect::<Vec<_>>()
+    };
+    assert_eq!(of_note(&changes), ["write /var/lib/gpuk-agent/joined-onto"]);
+    machine.host().apply(&changes[0]).await.unwrap();
+    assert!(of_note(&machine.pending().await.1).is_empty(), "it is kept already");
+    let host = machine.host();
+    let (config, facts) = (crate::config::load(Vec::new()).unwrap().config, Facts::default());
+    let said = |uid: &str| {
+        let node = crate::host::cluster::Node { name: "gpu-1".to_owned(), uid: uid.to_owned(), ..Default::default() };
+        super::super::joined_onto(Look::new(&host, &config, &facts), &node).unwrap()
+    };
+    assert!(said("u-1").is_some_and(|words| words.contains("kubectl delete node gpu-1")));
+    assert_eq!((said("u-2"), said("")), (None, None), "it was deleted, and registered again");
+    machine.servers[0].1 = Server::good();
+    assert_eq!(of_note(&machine.pending().await.1), ["remove /var/lib/gpuk-agent/joined-onto"]);
 }

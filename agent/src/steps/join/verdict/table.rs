@@ -2,6 +2,7 @@
 
 use super::{Action, Verdict, skew_text};
 use crate::host::network::UnreachableKind;
+use crate::identity::decision::same_uuid;
 use crate::steps::join::name;
 use crate::steps::join::target::Target;
 
@@ -40,6 +41,10 @@ const RIGHT_PIN: &str = "on a control plane node: openssl x509 -pubkey -noout -i
 
 const ASK_FOR_CLUSTER_INFO: &str = "on a control plane node: kubeadm init phase bootstrap-token (it makes cluster-info and its RoleBinding \
     kube-public/kubeadm:bootstrap-signer-clusterinfo again)";
+
+/// What else it may be when two machines have one machine id.
+const CLONED: &str = "; if it stays Ready, another machine was cloned from the same disk: give one of them a machine id of its own \
+    (rm /etc/machine-id; systemd-machine-id-setup)";
 
 /// One answer's status and message, for the evidence.
 fn http(status: u16, message: &str) -> String {
@@ -89,16 +94,18 @@ impl Verdict {
                 format!("it is {} the API server's; {saw}", skew_text(*skew)),
                 "timedatectl timesync-status (or: chronyc tracking), then repair time synchronisation; the join goes on by itself",
             ),
-            Self::OwnNodeStillReady => row(
-                Wait,
-                "own-node-still-ready",
-                "The node that this machine was before still counts as Ready",
-                format!("Node {name} is Ready with this machine's own machine id"),
-                format!(
-                    "wait 50 s, or: kubectl delete node {name}; if it stays Ready, another machine was cloned from the same disk: \
-                     give one of them a machine id of its own (rm /etc/machine-id; systemd-machine-id-setup)"
-                ),
-            ),
+            Self::OwnNodeStillReady(node) => {
+                // A machine id is copied with its disk; a UUID of the firmware is not.
+                let may_be_cloned = same_uuid(Some(&node.system_uuid), target.product_uuid.as_deref()).is_none();
+                let cloned = if may_be_cloned { CLONED } else { "" };
+                row(
+                    Wait,
+                    "own-node-still-ready",
+                    "The node that this machine was before still counts as Ready",
+                    name::saw(node, target),
+                    format!("wait 50 s, or: kubectl delete node {name}{cloned}"),
+                )
+            }
             Self::WrongName(text) => row(
                 NextEndpoint,
                 "certificate-wrong-name",
