@@ -4,7 +4,7 @@ use std::path::Path;
 
 use anyhow::Result;
 
-use crate::cli::Common;
+use crate::cli::{Common, Exit};
 use crate::cloud;
 use crate::config::user_data::{self, UserData};
 use crate::config::{self, Config, ConfigErrors, Loaded, Setting, Source};
@@ -12,6 +12,7 @@ use crate::facts::{Facts, gather};
 use crate::host::Host;
 use crate::look::Look;
 use crate::role;
+use crate::step::Finding;
 use crate::unknown::{About, Unknown};
 
 /// The operator's own file.
@@ -41,6 +42,25 @@ pub enum Trouble {
     Configuration(ConfigErrors),
     /// Something else, e.g. a root that is not there.
     Other(anyhow::Error),
+}
+
+impl Trouble {
+    /// How every verb ends that needs a session.
+    pub fn exit(&self) -> Exit {
+        match self {
+            Self::Configuration(_) => Exit::Configuration,
+            Self::Other(_) => Exit::Broken,
+        }
+    }
+
+    /// What is wrong, for every verb alike.
+    pub fn finding(&self) -> Finding {
+        let (code, what, why) = match self {
+            Self::Configuration(errors) => ("configuration-wrong", "The configuration is wrong", errors.to_string()),
+            Self::Other(error) => ("machine-unreadable", "The machine or its configuration cannot be read", format!("{error:#}")),
+        };
+        Finding::new(code, what, why, "mend what is named above, then: gpuk-agent doctor")
+    }
 }
 
 impl From<anyhow::Error> for Trouble {

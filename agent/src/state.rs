@@ -76,6 +76,21 @@ pub struct StepRecord {
     pub finding: Option<Finding>,
 }
 
+impl StepRecord {
+    /// A record that is all in its finding.
+    pub fn of(name: &str, verdict: Verdict, finding: Finding) -> Self {
+        Self {
+            name: name.to_owned(),
+            verdict,
+            text: finding.to_string(),
+            started: 0,
+            took: 0,
+            changes: Vec::new(),
+            finding: Some(finding),
+        }
+    }
+}
+
 /// How a step stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]

@@ -9,7 +9,7 @@ use crate::cli::Exit;
 use crate::config::{self, ConfigErrors, Source, user_data};
 use crate::host::files::Files;
 use crate::session::{Session, Trouble};
-use crate::show::{complain, print, print_json};
+use crate::show::{print, print_json};
 
 /// Prints every effective value, secrets redacted.
 pub fn show(session: &Session, origin: bool, json: bool) -> Exit {
@@ -40,7 +40,7 @@ pub fn check(file: &Path, json: bool) -> Exit {
     let checked = match read(file) {
         Ok(sources) => sources.and_then(config::load),
         Err(error) => {
-            complain(&format!("{error:#}"));
+            super::say(&Trouble::Other(error), json);
             return Exit::Configuration;
         }
     };
