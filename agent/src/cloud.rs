@@ -125,7 +125,7 @@ async fn of_no_row(asking: &Asking<'_>, say: &dyn Fn(&str)) -> Result<Metadata, 
         return Ok(Metadata::default());
     }
     if let Some(known) = CloudInit::read(look)? {
-        return Ok(known.metadata("nocloud", look));
+        return Ok(known.metadata(known.platform_without_row(), look));
     }
     // Bare metal has no metadata service, and whoever answers there is a stranger.
     if !look.running_system() || !is_virtual(look)? {

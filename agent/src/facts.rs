@@ -127,7 +127,8 @@ pub struct Disk {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Instance {
-    /// The cloud's row in the table, e.g. `nocloud`; `none` for a machine on no cloud.
+    /// The cloud's row in the table, e.g. `nocloud`; without a row the platform as cloud-init calls it, e.g. `hetzner`, or `cloud-init`;
+    /// `none` for a machine on no cloud.
     pub cloud: &'static str,
     /// The instance id. A changed one is a new node.
     pub id: String,

@@ -305,7 +305,9 @@ async fn a_platform_without_a_row_is_known_by_cloud_init() {
     let data = r#"{"v1": {"instance_id": "4711", "platform": "hetzner"}}"#;
     let seen =
         Machine::with_firmware(&[("sys_vendor", "Hetzner")]).file("/run/cloud-init/instance-data.json", data).gather().await;
-    assert_eq!((seen.instance().cloud, seen.instance().id.as_str()), ("nocloud", "4711"));
+    assert_eq!((seen.instance().cloud, seen.instance().id.as_str()), ("hetzner", "4711"));
+    let nameless = Machine::with_firmware(&[]).file("/run/cloud-init/instance-data.json", r#"{"v1": {"instance_id": "4711"}}"#);
+    assert_eq!(nameless.gather().await.instance().cloud, "cloud-init");
 
     let broken = Machine::with_firmware(&[]).file("/run/cloud-init/instance-data.json", "{\"v1\"").gather().await;
     assert_eq!(broken.gathered.facts.instance, None);
