@@ -82,7 +82,7 @@ Exit codes:
    2  plan: there is something to do
    3  doctor, facts, plan: nothing wrong was found, but something could not be looked at
   64  wrong words on the command line
-  75  not ready yet: the outside world is not, or another agent is at work
+  75  not ready yet: the outside world is not, e.g. the metadata service; or another agent is at work
   77  root is needed
   78  the configuration is wrong";
 

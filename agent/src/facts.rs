@@ -29,6 +29,8 @@ pub struct Facts {
     pub dmi: Dmi,
     /// NVIDIA GPUs on the PCI bus (`/sys/bus/pci/devices`), in the order of their addresses.
     pub gpus: Vec<Gpu>,
+    /// Why there may be GPUs and NVSwitches that were not seen.
+    pub gpus_unseen: Option<String>,
     /// PCI addresses of NVSwitches (the same place), sorted.
     pub nvswitches: Vec<String>,
     /// Whether `/sys/fs/cgroup` is the unified hierarchy.

@@ -96,6 +96,7 @@ fn json_keeps_its_shape() {
             "dmi",
             "gpu",
             "gpus",
+            "gpusUnseen",
             "hostname",
             "instance",
             "kernel",
@@ -107,6 +108,7 @@ fn json_keeps_its_shape() {
             "os",
             "role",
             "sources",
+            "unknown",
             "unseen"
         ]
     );
