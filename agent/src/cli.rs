@@ -80,9 +80,9 @@ Exit codes:
    0  done, nothing to do, nothing wrong
    1  something is wrong and a person is needed
    2  plan: there is something to do
-   3  doctor, facts: nothing wrong was found, but something could not be looked at
+   3  doctor, facts, plan: nothing wrong was found, but something could not be looked at
   64  wrong words on the command line
-  75  not ready yet: the outside world is not, or another agent is at work
+  75  not ready yet: the outside world is not, e.g. the metadata service; or another agent is at work
   77  root is needed
   78  the configuration is wrong";
 
@@ -96,7 +96,7 @@ pub enum Exit {
     Broken = 1,
     /// `plan`: there is something to do.
     Pending = 2,
-    /// `doctor` and `facts`: nothing wrong was found, but something could not be looked at.
+    /// `doctor`, `facts` and `plan`: nothing wrong was found, but something could not be looked at.
     Unseen = 3,
     /// Wrong words on the command line.
     Usage = 64,

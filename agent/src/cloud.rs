@@ -14,6 +14,7 @@ mod tags;
 mod tests;
 mod token;
 mod trouble;
+mod unanswered;
 
 use std::io::Read;
 use std::time::Duration;
@@ -23,6 +24,7 @@ use async_trait::async_trait;
 
 use crate::config::user_data;
 use crate::facts::Instance;
+use crate::identity::decision::{DECISION_FILE, Decision};
 use crate::look::Look;
 use asking::Asking;
 pub use cloud_init::{CloudInit, INSTANCE_DATA};
@@ -123,15 +125,22 @@ async fn of_no_row(asking: &Asking<'_>, say: &dyn Fn(&str)) -> Result<Metadata, 
         return Ok(Metadata::default());
     }
     if let Some(known) = CloudInit::read(look)? {
-        return Ok(known.metadata("nocloud", look));
+        return Ok(known.metadata(known.platform_without_row(), look));
     }
     // Bare metal has no metadata service, and whoever answers there is a stranger.
     if !look.running_system() || !is_virtual(look)? {
         return Ok(Metadata::default());
     }
-    match ec2::answers(asking).await {
-        Some(evidence) => fetch(&ec2::Ec2, &evidence, asking, say).await,
-        None => Ok(Metadata::default()),
+    let ec2 = &ec2::Ec2;
+    // Who was seen there before is there now, however long that takes to show: silence is then no answer.
+    if let Some(kept) = Decision::read(look)?.filter(|kept| kept.cloud == ec2.name()) {
+        let evidence = format!("{DECISION_FILE} says that this disk is of its instance {}", kept.instance_id);
+        return fetch(ec2, &evidence, asking, say).await;
+    }
+    match spoken(ec2::answers(asking), ec2.name(), asking, say).await {
+        Ok(Some(evidence)) => fetch(ec2, &evidence, asking, say).await,
+        Ok(None) => Ok(Metadata::default()),
+        Err(trouble) => Err(trouble.about("ec2, because something answers at its address")),
     }
 }
 
@@ -147,18 +156,22 @@ fn is_virtual(look: Look<'_>) -> Result<bool> {
     Ok(flags.is_some_and(|flags| flags.split_whitespace().any(|flag| flag == "hypervisor")))
 }
 
-/// Asks a cloud; where it does not answer, what cloud-init or the firmware knows must do.
-async fn fetch(cloud: &dyn Cloud, evidence: &str, asking: &Asking<'_>, say: &dyn Fn(&str)) -> Result<Metadata, Trouble> {
-    let mut asked = cloud.fetch(asking);
-    let answer = match tokio::time::timeout(SPOKEN_AFTER, &mut asked).await {
+/// The answer of the platform `name`; `say` hears of a longer wait.
+async fn spoken<T>(asked: impl Future<Output = T>, name: &str, asking: &Asking<'_>, say: &dyn Fn(&str)) -> T {
+    let mut asked = std::pin::pin!(asked);
+    match tokio::time::timeout(SPOKEN_AFTER, &mut asked).await {
         Ok(answer) => answer,
         Err(_) => {
-            let (name, limit) = (cloud.name(), asking.look.config.cloud.limit);
+            let limit = asking.look.config.cloud.limit;
             say(&format!("waiting for the metadata of {name} from {}, at most {limit} (cloud.limit)", asking.unanswered()));
             asked.await
         }
-    };
-    let trouble = match answer {
+    }
+}
+
+/// Asks a cloud; where it does not answer, what cloud-init or the firmware knows must do.
+async fn fetch(cloud: &dyn Cloud, evidence: &str, asking: &Asking<'_>, say: &dyn Fn(&str)) -> Result<Metadata, Trouble> {
+    let trouble = match spoken(cloud.fetch(asking), cloud.name(), asking, say).await {
         Ok(metadata) => return Ok(metadata),
         Err(trouble) => trouble.about(&format!("{}, because {evidence}", cloud.name())),
     };

@@ -29,6 +29,8 @@ pub struct Facts {
     pub dmi: Dmi,
     /// NVIDIA GPUs on the PCI bus (`/sys/bus/pci/devices`), in the order of their addresses.
     pub gpus: Vec<Gpu>,
+    /// Why there may be GPUs and NVSwitches that were not seen.
+    pub gpus_unseen: Option<String>,
     /// PCI addresses of NVSwitches (the same place), sorted.
     pub nvswitches: Vec<String>,
     /// Whether `/sys/fs/cgroup` is the unified hierarchy.
@@ -127,7 +129,8 @@ pub struct Disk {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Instance {
-    /// The cloud's row in the table, e.g. `nocloud`; `none` for a machine on no cloud.
+    /// The cloud's row in the table, e.g. `nocloud`; without a row the platform as cloud-init calls it, e.g. `hetzner`, or `cloud-init`;
+    /// `none` for a machine on no cloud.
     pub cloud: &'static str,
     /// The instance id. A changed one is a new node.
     pub id: String,

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use anyhow::Result;
 
-use crate::cli::Common;
+use crate::cli::{Common, Exit};
 use crate::cloud;
 use crate::config::user_data::{self, UserData};
 use crate::config::{self, Config, ConfigErrors, Loaded, Setting, Source};
@@ -12,6 +12,7 @@ use crate::facts::{Facts, gather};
 use crate::host::Host;
 use crate::look::Look;
 use crate::role;
+use crate::step::Finding;
 use crate::unknown::{About, Unknown};
 
 /// The operator's own file.
@@ -43,6 +44,25 @@ pub enum Trouble {
     Other(anyhow::Error),
 }
 
+impl Trouble {
+    /// How every verb ends that needs a session.
+    pub fn exit(&self) -> Exit {
+        match self {
+            Self::Configuration(_) => Exit::Configuration,
+            Self::Other(_) => Exit::Broken,
+        }
+    }
+
+    /// What is wrong, for every verb alike.
+    pub fn finding(&self) -> Finding {
+        let (code, what, why) = match self {
+            Self::Configuration(errors) => ("configuration-wrong", "The configuration is wrong", errors.to_string()),
+            Self::Other(error) => ("machine-unreadable", "The machine or its configuration cannot be read", format!("{error:#}")),
+        };
+        Finding::new(code, what, why, "mend what is named above, then: gpuk-agent doctor")
+    }
+}
+
 impl From<anyhow::Error> for Trouble {
     fn from(error: anyhow::Error) -> Self {
         Self::Other(error)
@@ -69,7 +89,7 @@ impl Session {
             let sources = role.into_iter().chain(files.iter().cloned()).chain(user_data).chain(last.iter().cloned());
             config::load(sources.collect()).map_err(Trouble::Configuration)
         };
-        let gathered = gather(&host, &layers(Vec::new(), None)?.config, say).await;
+        let mut gathered = gather(&host, &layers(Vec::new(), None)?.config, say).await;
         let mut unknown = gathered.unknown;
         let user_data = match gathered.user_data {
             Some(packed) => {
@@ -77,7 +97,9 @@ impl Session {
                 match merged_by_cloud_init(&host, &user_data) {
                     Ok(merged) => user_data.layers(merged).map_err(Trouble::Configuration)?,
                     Err(error) => {
-                        unknown = Some(Unknown::new(About::Metadata, cloud::Trouble::from(error).about("user-data")));
+                        let trouble = Unknown::new(About::Metadata, cloud::Trouble::from(error).about("user-data"));
+                        gathered.facts.unseen.push(trouble.to_string());
+                        unknown = unknown.or(Some(trouble));
                         user_data.sources
                     }
                 }
@@ -170,6 +192,19 @@ mod tests {
         let tagged = "{\"v1\": {\"instance_id\": \"i-1\"}, \"ds\": {\"meta-data\": {\"tags\": {\"instance\": {\"gpuk-role\": \"observed\"}}}}}";
         let session = silent(&[(RAN.0, tagged)], &[]).await;
         assert_eq!((session.config.node.role, session.unknown), (config::Role::Observed, None));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn of_two_things_that_are_unknown_the_first_stands_and_both_are_told() {
+        // A directory in a file's place cannot be read by anyone, root included.
+        let (merged, vendor) = ("var/lib/cloud/instance/cloud-config.txt/x", "sys/bus/pci/devices/0000:01:00.0/vendor/x");
+        let include = ("var/lib/cloud/instance/user-data.txt", "#include\nhttps://example.com/a\n");
+        let session = silent(&[RAN, include, (merged, "")], &[]).await;
+        assert!(session.unknown.is_some_and(|unknown| !unknown.may_pass()));
+        let session = silent(&[RAN, include, (merged, ""), (vendor, "")], &[]).await;
+        assert_eq!(session.unknown.map(|unknown| unknown.name()), Some("pci"));
+        let unseen = session.facts.unseen.join("\n");
+        assert!(unseen.contains("0000:01:00.0/vendor") && unseen.contains("cloud-config.txt"), "{unseen}");
     }
 
     #[tokio::test]

@@ -76,6 +76,21 @@ pub struct StepRecord {
     pub finding: Option<Finding>,
 }
 
+impl StepRecord {
+    /// A record that is all in its finding.
+    pub fn of(name: &str, verdict: Verdict, finding: Finding) -> Self {
+        Self {
+            name: name.to_owned(),
+            verdict,
+            text: finding.to_string(),
+            started: 0,
+            took: 0,
+            changes: Vec::new(),
+            finding: Some(finding),
+        }
+    }
+}
+
 /// How a step stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -148,14 +163,13 @@ impl State {
         Self::load(host, instance_id, if is_on_disk { Role::Worker } else { Role::Observed })
     }
 
-    /// Whatever is stored, whoever's it is; an observed node's state only where there is no other. Absent is an empty state.
+    /// Whatever is stored, whoever's it is. A machine that was observed for a while, or is now, has two states: the one whose last round
+    /// began later tells how it stands. Absent is an empty state.
     pub fn read(files: &Files) -> Result<Self> {
-        for volatile in [false, true] {
-            if let Some(state) = Self::read_file(files, place(volatile))? {
-                return Ok(state);
-            }
-        }
-        Ok(Self::default())
+        let (kept, volatile) = (Self::read_file(files, STATE_FILE)?, Self::read_file(files, VOLATILE_STATE_FILE)?);
+        let began = |state: &Self| state.last().map(|round| round.started);
+        // Of two equal ones this takes the last.
+        Ok(volatile.into_iter().chain(kept).max_by_key(began).unwrap_or_default())
     }
 
     fn read_file(files: &Files, path: &str) -> Result<Option<Self>> {
@@ -241,6 +255,25 @@ mod tests {
         let mut other_boot = round(5, Verdict::Ready, &[]);
         other_boot.boot_id = "c".to_owned();
         assert!(state.remember(&other_boot));
+    }
+
+    #[test]
+    fn the_state_that_tells_how_it_stands_is_the_one_that_goes_on() {
+        let root = tempfile::tempdir().unwrap();
+        let host = Host::of_fakes(root.path()).unwrap();
+        let save = |role: Role, node: &str, started: u64| {
+            let mut state = State { node: node.to_owned(), ..State::load(&host, "i-1", role) };
+            state.remember(&round(started, Verdict::Ready, &["x"]));
+            state.save(&host).unwrap();
+        };
+        let told = || State::read(&host.files).unwrap().node;
+        assert_eq!(told(), "");
+        save(Role::Observed, "watched", 2);
+        assert_eq!(told(), "watched");
+        save(Role::Worker, "worker", 1);
+        assert_eq!(told(), "watched", "it was a worker once");
+        save(Role::Worker, "worker", 3);
+        assert_eq!(told(), "worker");
     }
 
     #[test]

@@ -106,16 +106,7 @@ impl Unknown {
 
     /// It as the one thing that a round came to. `took` is in milliseconds.
     pub fn record(&self, took: u64) -> StepRecord {
-        let finding = self.finding();
-        StepRecord {
-            name: self.name().to_owned(),
-            verdict: self.verdict(),
-            text: finding.to_string(),
-            started: 0,
-            took,
-            changes: Vec::new(),
-            finding: Some(finding),
-        }
+        StepRecord { took, ..StepRecord::of(self.name(), self.verdict(), self.finding()) }
     }
 }
 

@@ -58,17 +58,24 @@ async fn dispatch(cli: &Cli, environment: Vec<(String, String)>) -> Exit {
 /// Says why nothing could be begun.
 pub fn say(trouble: &Trouble, json: bool) -> Exit {
     match trouble {
+        _ if json => show::print_json(&as_json(trouble)),
         Trouble::Configuration(errors) => {
-            if json {
-                show::print_json(&serde_json::json!({ "errors": errors }));
-            } else {
-                show::complain(&format!("the configuration is wrong; nothing was changed\n{errors}"));
-            }
-            Exit::Configuration
+            show::complain(&format!("the configuration is wrong; nothing was changed\n{errors}"));
         }
+        Trouble::Other(error) => show::complain(&format!("{error:#}")),
+    }
+    trouble.exit()
+}
+
+/// One shape for everything that keeps a verb from beginning; what stands in no line of a file has neither origin nor key.
+fn as_json(trouble: &Trouble) -> serde_json::Value {
+    match trouble {
+        Trouble::Configuration(errors) => serde_json::json!({ "errors": errors }),
         Trouble::Other(error) => {
-            show::complain(&format!("{error:#}"));
-            Exit::Broken
+            let message = format!("{error:#}");
+            serde_json::json!({
+                "errors": [{ "origin": null, "line": null, "column": null, "key": null, "message": message, "hint": null }]
+            })
         }
     }
 }

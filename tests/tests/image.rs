@@ -73,7 +73,7 @@ fn json_keeps_its_shape() {
     assert_eq!(keys(kernel), ["changes", "finding", "name", "text", "verdict"]);
     assert_eq!(keys(&kernel["changes"][0]), ["diff", "leftForBoot", "text"]);
     let (_, up) = json(root.path(), &["up"]);
-    assert_eq!(keys(&up), ["node", "steps"]);
+    assert_eq!(keys(&up), ["node", "refused", "steps"]);
     let record = ["changes", "finding", "name", "started", "text", "took", "verdict"];
     assert_eq!(keys(&up["steps"][2]), record);
     let (_, status) = json(root.path(), &["status"]);
@@ -96,6 +96,7 @@ fn json_keeps_its_shape() {
             "dmi",
             "gpu",
             "gpus",
+            "gpusUnseen",
             "hostname",
             "instance",
             "kernel",
@@ -107,6 +108,7 @@ fn json_keeps_its_shape() {
             "os",
             "role",
             "sources",
+            "unknown",
             "unseen"
         ]
     );

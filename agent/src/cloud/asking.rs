@@ -1,7 +1,5 @@
 //! At boot a metadata service may still be on its way; one limit over all tries tells "late" from "never".
 
-use std::cell::RefCell;
-use std::collections::BTreeMap;
 use std::time::Duration;
 
 use futures_util::StreamExt;
@@ -10,6 +8,7 @@ use http::{HeaderMap, HeaderName, HeaderValue, Method, header};
 use tokio::time::Instant;
 
 use super::Trouble;
+use super::unanswered::{Race, Unanswered};
 use crate::host::network::{PlainAnswer, PlainRequest, UnreachableKind};
 use crate::look::Look;
 
@@ -25,8 +24,7 @@ pub struct Asking<'a> {
     pub look: Look<'a>,
     began: Instant,
     deadline: Instant,
-    /// Why each address has not answered yet.
-    unanswered: RefCell<BTreeMap<String, String>>,
+    unanswered: Unanswered,
 }
 
 /// One question: what is the same at every address of a service.
@@ -131,7 +129,7 @@ impl<'a> Asking<'a> {
     /// The limit begins to run now.
     pub fn new(look: Look<'a>) -> Self {
         let began = Instant::now();
-        Self { look, began, deadline: began + look.config.cloud.limit.0, unanswered: RefCell::default() }
+        Self { look, began, deadline: began + look.config.cloud.limit.0, unanswered: Unanswered::default() }
     }
 
     /// The configured address, else the service's own.
@@ -147,16 +145,18 @@ impl<'a> Asking<'a> {
         self.began.elapsed()
     }
 
-    /// The addresses that did not answer, each with the reason.
+    /// The addresses that have not answered yet, each with the reasons.
     pub fn unanswered(&self) -> String {
-        let unanswered = self.unanswered.borrow();
-        let each: Vec<String> = unanswered.iter().map(|(base, why)| format!("{base} ({why})")).collect();
-        each.join(" and ")
+        self.unanswered.text()
     }
 
-    /// One try at one address, without a second one.
-    pub async fn once(&self, base: &str, question: &Question<'_>) -> Option<Answered> {
-        self.attempt(base, question).await.ok()
+    /// Asks one address where perhaps nobody is: then one try is enough. Somebody who answers "not yet" is there.
+    pub async fn whoever_is_there(&self, base: &str, question: &Question<'_>) -> Result<Option<Answered>, Trouble> {
+        match self.attempt(base, question).await {
+            Ok(answered) => Ok(Some(answered)),
+            Err(Attempt::NotYet(_)) => self.ask(base, question).await.map(Some),
+            Err(Attempt::Silent(_) | Attempt::Failed(_)) => Ok(None),
+        }
     }
 
     /// Asks one address until it answers or the limit is over.
@@ -167,20 +167,20 @@ impl<'a> Asking<'a> {
     /// Asks all addresses of a service at once, again and again; the first that answers is the one.
     pub async fn race(&self, bases: &[String], question: &Question<'_>) -> Result<Answered, Trouble> {
         let mut pause = PAUSES.0;
+        let race = self.unanswered.race(question.path, bases);
         loop {
-            let mut tries: FuturesUnordered<_> = bases.iter().map(|base| self.attempt(base, question)).collect();
-            while let Some(tried) = tries.next().await {
+            let mut tries: FuturesUnordered<_> =
+                bases.iter().map(|base| async move { (base, self.attempt(base, question).await) }).collect();
+            while let Some((base, tried)) = tries.next().await {
                 match tried {
                     Ok(answered) => return Ok(answered),
                     Err(Attempt::Failed(trouble)) => return Err(trouble),
-                    Err(Attempt::NotYet(base, why)) => {
-                        self.unanswered.borrow_mut().insert(base, why);
-                    }
+                    Err(Attempt::NotYet(why) | Attempt::Silent(why)) => race.note(base, why),
                 }
             }
             if self.deadline.saturating_duration_since(Instant::now()) <= pause {
                 tokio::time::sleep_until(self.deadline).await;
-                return Err(self.over(bases, question));
+                return Err(self.over(bases, question, &race));
             }
             tokio::time::sleep(pause).await;
             pause = (pause * 2).min(PAUSES.1);
@@ -190,38 +190,36 @@ impl<'a> Asking<'a> {
     async fn attempt(&self, base: &str, question: &Question<'_>) -> Result<Answered, Attempt> {
         let limit = TRY.min(self.deadline.saturating_duration_since(Instant::now()));
         let url = format!("{base}{}", question.path);
-        self.unanswered.borrow_mut().entry(base.to_owned()).or_insert_with(|| "no answer yet".to_owned());
         let request =
             PlainRequest { method: question.method.clone(), url: url.clone(), headers: question.headers.clone(), limit };
         // The second limit is for a network that does not keep the first.
         let answer = tokio::time::timeout(limit, self.look.plain(request)).await;
         match answer {
             Ok(Ok(answer)) if question.is_not_yet(answer.status) => {
-                Err(Attempt::NotYet(base.to_owned(), format!("{} answers with status {}", question.path, answer.status)))
+                Err(Attempt::NotYet(format!("{} answers with status {}", question.path, answer.status)))
             }
-            Ok(Ok(answer)) => {
-                self.unanswered.borrow_mut().remove(base);
-                Ok(Answered { base: base.to_owned(), url, answer })
-            }
+            Ok(Ok(answer)) => Ok(Answered { base: base.to_owned(), url, answer }),
             Ok(Err(failure)) if failure.kind == UnreachableKind::TooLarge => {
                 Err(Attempt::Failed(Trouble::Unreadable(failure.text)))
             }
-            Ok(Err(failure)) if failure.kind != UnreachableKind::Timeout => Err(Attempt::NotYet(base.to_owned(), failure.text)),
-            Ok(Err(_)) | Err(_) => Err(Attempt::NotYet(base.to_owned(), "no answer in time".to_owned())),
+            Ok(Err(failure)) if failure.kind != UnreachableKind::Timeout => Err(Attempt::Silent(failure.text)),
+            Ok(Err(_)) | Err(_) => Err(Attempt::Silent("no answer in time".to_owned())),
         }
     }
 
-    fn over(&self, bases: &[String], question: &Question<'_>) -> Trouble {
+    fn over(&self, bases: &[String], question: &Question<'_>, race: &Race<'_>) -> Trouble {
         let took = crate::show::duration(self.took());
-        let why = format!("{} {}: not answered within {took} (cloud.limit)", self.unanswered(), question.path);
+        let why = format!("{} {}: not answered within {took} (cloud.limit)", race.text(), question.path);
         Trouble::Unreachable { url: format!("{}{}", bases.first().map_or("", String::as_str), question.path), why }
     }
 }
 
 /// Why a try gave no answer.
 enum Attempt {
-    /// A further one may: the address, and the reason.
-    NotYet(String, String),
+    /// Somebody is there, and a further try may be answered.
+    NotYet(String),
+    /// Nobody answered; a further try may be answered.
+    Silent(String),
     /// No further one will.
     Failed(Trouble),
 }

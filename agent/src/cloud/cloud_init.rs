@@ -16,6 +16,40 @@ pub const INSTANCE_DATA: &str = "/run/cloud-init/instance-data.json";
 /// The user-data as cloud-init found it.
 const USER_DATA: &str = "/var/lib/cloud/instance/user-data.txt";
 
+/// Platforms by cloud-init's own names ("Datasources reference", cloud-init documentation), in lower case as it writes them.
+const PLATFORMS: [&str; 30] = [
+    "aeza",
+    "akamai",
+    "aliyun",
+    "altcloud",
+    "azure",
+    "bigstep",
+    "cloudcix",
+    "cloudsigma",
+    "cloudstack",
+    "configdrive",
+    "digitalocean",
+    "exoscale",
+    "gce",
+    "hetzner",
+    "ibmcloud",
+    "lxd",
+    "maas",
+    "nwcs",
+    "opennebula",
+    "openstack",
+    "oracle",
+    "ovf",
+    "rbxcloud",
+    "scaleway",
+    "smartos",
+    "tencentcloud",
+    "upcloud",
+    "vmware",
+    "vultr",
+    "wsl",
+];
+
 /// What cloud-init knows of this boot's instance.
 pub struct CloudInit(Value);
 
@@ -34,6 +68,12 @@ impl CloudInit {
     /// The platform by cloud-init's name, e.g. `ec2`.
     pub fn platform(&self) -> Option<String> {
         self.text("platform").or_else(|| self.text("cloud_name"))
+    }
+
+    /// The name in facts of a platform that no row claims.
+    pub fn platform_without_row(&self) -> &'static str {
+        let platform = self.platform();
+        PLATFORMS.into_iter().find(|known| platform.as_deref() == Some(known)).unwrap_or("cloud-init")
     }
 
     /// The host name that it would set.

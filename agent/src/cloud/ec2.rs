@@ -107,12 +107,12 @@ impl Cloud for Ec2 {
     }
 }
 
-/// Whether something that answers as EC2 does is there: one try. For virtual machines that no row claims.
-pub async fn answers(asking: &Asking<'_>) -> Option<String> {
-    let base = asking.addresses(&ADDRESSES[..1]).into_iter().next()?;
-    let answered = asking.once(&base, &Question::get(INSTANCE_ID)).await?;
+/// Whether something that answers as EC2 does is there. For virtual machines that no row claims.
+pub async fn answers(asking: &Asking<'_>) -> Result<Option<String>, Trouble> {
+    let Some(base) = asking.addresses(&ADDRESSES[..1]).into_iter().next() else { return Ok(None) };
+    let Some(answered) = asking.whoever_is_there(&base, &Question::get(INSTANCE_ID)).await? else { return Ok(None) };
     let url = answered.url.clone();
-    answered.word().ok().flatten().map(|_| format!("{url} answers as EC2 does"))
+    Ok(answered.word().ok().flatten().map(|_| format!("{url} answers as EC2 does")))
 }
 
 async fn id(service: &Service<'_>) -> Result<String, Trouble> {

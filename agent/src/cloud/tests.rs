@@ -238,11 +238,76 @@ async fn a_virtual_machine_that_no_row_claims_is_asked_once() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn where_ec2_was_before_silence_is_waited_for() {
+    let guest = "flags : hypervisor\n";
+    let kept = |cloud: &str| format!(r#"{{"instanceId": "i-1", "cloud": "{cloud}", "node": "gpu-1"}}"#);
+    let machine = |cloud: &str| {
+        let machine = Machine::with_firmware(&[]).file("/proc/cpuinfo", guest).set("cloud.limit", "4s");
+        machine.file("/var/lib/gpuk-agent/identity.json", &kept(cloud))
+    };
+    let seen = machine("ec2").gather().await;
+    let trouble = seen.gathered.unknown.unwrap();
+    assert!(trouble.may_pass() && trouble.to_string().contains("identity.json"), "{trouble}");
+    assert_eq!((seen.took, seen.said.len()), (Duration::from_secs(4), 1));
+    // Elsewhere nobody was there, and nobody is waited for.
+    assert!(machine("none").gather().await.gathered.unknown.is_none());
+    assert!(machine("ec2").set("cloud.name", "none").gather().await.gathered.unknown.is_none());
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_answers_not_yet_is_there() {
+    let guest = "flags : hypervisor\n";
+    for status in [429, 503] {
+        let machine = || Machine::with_firmware(&[]).file("/proc/cpuinfo", guest).set("cloud.limit", "4s");
+        let tries = Rc::new(RefCell::new(0));
+        let late = move |request: &PlainRequest| {
+            *tries.borrow_mut() += 1;
+            match request.url.ends_with("/instance-id") {
+                true if *tries.borrow() < 10 => answer(status, ""),
+                true => answer(200, "i-00000042"),
+                false => answer(404, ""),
+            }
+        };
+        let seen = machine().answering("http://", late).gather().await;
+        assert_eq!((seen.instance().cloud, seen.instance().id.as_str()), ("ec2", "i-00000042"));
+        assert!(seen.gathered.unknown.is_none() && seen.said.len() == 1, "{:?}", seen.said);
+
+        let seen = machine().answering("http://", move |_| answer(status, "")).gather().await;
+        let trouble = seen.gathered.unknown.unwrap();
+        assert!(trouble.may_pass() && trouble.to_string().contains(&status.to_string()), "{trouble}");
+        assert_eq!(seen.took, Duration::from_secs(4));
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn only_what_is_waited_for_is_told_and_all_of_it() {
+    // The answer to one question must not hide that another one has none.
+    let serial = ("product_serial", "ds=nocloud;s=http://seeds/");
+    let half = |request: &PlainRequest| {
+        if request.url.ends_with("/meta-data") { answer(200, "instance-id: i-1\n") } else { answer(503, "") }
+    };
+    let seen = Machine::with_firmware(&[serial]).answering("http://seeds", half).gather().await;
+    assert_eq!(seen.said.len(), 1);
+    assert!(seen.said[0].contains("from http://seeds (/user-data answers with status 503), at most"), "{:?}", seen.said);
+    // One address of a service answers; the other one lost the race, and nobody waits for it any more.
+    let one = |request: &PlainRequest| {
+        if request.url.ends_with("/latest/user-data") { answer(503, "") } else { answer(200, "i-1") }
+    };
+    let seen = Machine::with_firmware(EC2).answering("http://[fd00:ec2::254]", one).gather().await;
+    let trouble = seen.gathered.unknown.unwrap().to_string();
+    for words in [&seen.said[0], &trouble] {
+        assert!(words.contains("fd00") && !words.contains("169.254.169.254"), "{words}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_platform_without_a_row_is_known_by_cloud_init() {
     let data = r#"{"v1": {"instance_id": "4711", "platform": "hetzner"}}"#;
     let seen =
         Machine::with_firmware(&[("sys_vendor", "Hetzner")]).file("/run/cloud-init/instance-data.json", data).gather().await;
-    assert_eq!((seen.instance().cloud, seen.instance().id.as_str()), ("nocloud", "4711"));
+    assert_eq!((seen.instance().cloud, seen.instance().id.as_str()), ("hetzner", "4711"));
+    let nameless = Machine::with_firmware(&[]).file("/run/cloud-init/instance-data.json", r#"{"v1": {"instance_id": "4711"}}"#);
+    assert_eq!(nameless.gather().await.instance().cloud, "cloud-init");
 
     let broken = Machine::with_firmware(&[]).file("/run/cloud-init/instance-data.json", "{\"v1\"").gather().await;
     assert_eq!(broken.gathered.facts.instance, None);

@@ -40,7 +40,14 @@ pub async fn gather(host: &Host, config: &Config, say: &dyn Fn(&str)) -> Gathere
     let rest = async {
         let mut facts = known.clone();
         facts.os = reader.timed("files", |reader| reader.os());
-        let without_gpus = reader.look.running_system().then(|| running(&mut reader, host, &mut facts)).flatten();
+        let without_gpus = if reader.look.running_system() {
+            let without_gpus = running(&mut reader, host, &mut facts);
+            facts.gpus_unseen = without_gpus.as_ref().map(ToString::to_string);
+            without_gpus
+        } else {
+            facts.gpus_unseen = Some("they show when the image is booted".to_owned());
+            None
+        };
         let without_marks = match marks::marks(reader.look) {
             Ok(marks) => {
                 facts.marks = marks;
@@ -69,8 +76,8 @@ pub async fn gather(host: &Host, config: &Config, say: &dyn Fn(&str)) -> Gathere
     }
     // What the platform says of the role counts before what is on the disk.
     role_unknown = role_unknown.or(without_marks.filter(|_| role::layer(&facts).is_none()));
+    facts.unseen.extend([&unknown, &without_gpus, &role_unknown].into_iter().flatten().map(ToString::to_string));
     unknown = unknown.or(without_gpus);
-    facts.unseen.extend([&unknown, &role_unknown].into_iter().flatten().map(ToString::to_string));
     Gathered { facts, user_data, unknown, role_unknown }
 }
 
@@ -185,13 +192,18 @@ mod tests {
         gather(&Host::of_fakes(root.path()).unwrap(), &config, &|_| {}).await
     }
 
-    #[tokio::test]
+    #[tokio::test(start_paused = true)]
     async fn a_device_that_may_be_a_gpu_is_not_taken_for_none() {
         let vendor = "sys/bus/pci/devices/0000:01:00.0/vendor";
         let seen = gathered(&[vendor], &[]).await;
         let unknown = seen.unknown.unwrap();
         assert!(!unknown.may_pass() && unknown.to_string().contains(vendor), "{unknown}");
         assert!(seen.facts.unseen.iter().any(|unseen| unseen.contains(vendor)));
+        assert!(seen.facts.gpus_unseen.is_some_and(|why| why.contains(vendor)));
+        // That the platform is silent too hides nothing.
+        let seen = gathered(&[vendor], &[("sys/class/dmi/id/product_name", "Google Compute Engine")]).await;
+        assert!(seen.unknown.unwrap().may_pass());
+        assert!(seen.facts.unseen.iter().any(|unseen| unseen.contains(vendor)), "{:?}", seen.facts.unseen);
         // Nobody needs the NUMA node to know what the machine is.
         let (class, node) = ("sys/bus/pci/devices/0000:01:00.0/class", "sys/bus/pci/devices/0000:01:00.0/numa_node");
         assert!(gathered(&[node], &[(vendor, "0x10de"), (class, "0x030200")]).await.unknown.is_none());

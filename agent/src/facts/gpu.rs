@@ -91,7 +91,7 @@ impl Architecture {
 impl Gpu {
     /// Whether containers of this node can get it: one bound to `vfio-pci` is kept for a virtual machine, and one whose
     /// virtual functions exist is used through them.
-    pub(super) fn is_for_containers(&self) -> bool {
+    pub fn is_for_containers(&self) -> bool {
         let is_divided = self.virtual_functions.is_some_and(|functions| functions.enabled > 0);
         self.driver.as_deref() != Some("vfio-pci") && !is_divided
     }

@@ -11,12 +11,22 @@ use crate::host::files::Files;
 use crate::session::{Session, Trouble};
 use crate::show::{complain, print, print_json};
 
-/// Prints every effective value, secrets redacted.
+/// Prints every effective value, secrets redacted. While it is unknown what the node is to be, there may be other ones, and it ends as
+/// every other verb does.
 pub fn show(session: &Session, origin: bool, json: bool) -> Exit {
     if json {
         print_json(&json!({ "settings": session.settings }));
-        return Exit::Fine;
+    } else {
+        print_settings(session, origin);
     }
+    session.unknown.as_ref().map_or(Exit::Fine, |unknown| {
+        let finding = unknown.finding();
+        complain(&format!("{finding}. Without that these values are not all. Remedy: {}", finding.remedy));
+        unknown.exit()
+    })
+}
+
+fn print_settings(session: &Session, origin: bool) {
     let width = session
         .settings
         .iter()
@@ -32,7 +42,6 @@ pub fn show(session: &Session, origin: bool, json: bool) -> Exit {
             print(&format!("{value}\n"));
         }
     }
-    Exit::Fine
 }
 
 /// Checks one file by itself.
@@ -40,7 +49,7 @@ pub fn check(file: &Path, json: bool) -> Exit {
     let checked = match read(file) {
         Ok(sources) => sources.and_then(config::load),
         Err(error) => {
-            complain(&format!("{error:#}"));
+            super::say(&Trouble::Other(error), json);
             return Exit::Configuration;
         }
     };

@@ -52,23 +52,16 @@ pub(super) async fn examine(session: &Session) -> Report {
 
 /// The doctor without a usable configuration: that is then the finding.
 pub fn cannot_start(trouble: &Trouble, json: bool) -> Exit {
-    let Trouble::Configuration(errors) = trouble else { return super::say(trouble, json) };
-    let finding = Finding::new(
-        "configuration-wrong",
-        "The configuration is wrong",
-        errors.to_string(),
-        "mend the lines named above, then: gpuk-agent doctor",
-    );
     let check = Check {
         name: "configuration",
         purpose: "the configuration can be read",
         verdict: Verdict::Broken,
         text: "nothing else was looked at".to_owned(),
-        finding: Some(finding),
+        finding: Some(trouble.finding()),
         follows_from: None,
     };
     finish(Report { verdict: "", node: None, checks: vec![check], unseen: Vec::new() }, json);
-    Exit::Configuration
+    trouble.exit()
 }
 
 /// Steps whose answers are made of what the platform and the configuration say.

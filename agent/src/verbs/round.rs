@@ -16,41 +16,54 @@ use crate::report::recorder::Recorder;
 use crate::session::Session;
 use crate::show::complain;
 use crate::state::{Round, State, StepRecord};
+use crate::step::Finding;
 use crate::unknown::Unknown;
 
 /// Held while an agent works; two agents never do at once.
 pub const LOCK_FILE: &str = "/run/gpuk-agent/lock";
 
 /// Tries the lock once.
-pub fn lock(host: &Host) -> Result<Option<Lock>, Exit> {
-    host.files.lock(Path::new(LOCK_FILE)).map_err(|error| {
-        complain(&format!("{error:#}"));
-        Exit::Broken
-    })
+pub fn lock(host: &Host) -> anyhow::Result<Option<Lock>> {
+    host.files.lock(Path::new(LOCK_FILE))
+}
+
+/// Why nothing is changed, and how the verb ends that would have changed something.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Refused {
+    /// Why.
+    pub finding: Finding,
+    /// How it ends.
+    pub exit: Exit,
+}
+
+impl Refused {
+    /// Tells it to a person.
+    pub fn say(&self) {
+        complain(&format!("{}. Nothing was changed. Remedy: {}", self.finding, self.finding.remedy));
+    }
 }
 
 /// Changing a running system needs root; an image belongs to whoever may write it.
-pub fn may_change(session: &Session) -> Result<(), Exit> {
+pub fn may_change(session: &Session) -> Result<(), Refused> {
     if session.host.files.is_running_system() && !session.host.kernel.is_root() {
-        complain("this changes the system and needs root. Try: sudo gpuk-agent up   (plan and doctor work without)");
-        return Err(Exit::NoPermission);
+        let remedy = "sudo gpuk-agent up   (plan and doctor work without)";
+        let finding = Finding::new("needs-root", "Changing this system needs root", "another user runs this", remedy);
+        return Err(Refused { finding, exit: Exit::NoPermission });
     }
-    if let Some(unknown) = &session.unknown {
-        let finding = unknown.finding();
-        complain(&format!("{finding}. Nothing was changed. Remedy: {}", finding.remedy));
-        return Err(unknown.exit());
-    }
-    Ok(())
+    session.unknown.as_ref().map_or(Ok(()), |unknown| Err(Refused { finding: unknown.finding(), exit: unknown.exit() }))
+}
+
+/// How a round ended in which it was not known what the node is to be.
+pub fn record(session: &Session, unknown: &Unknown) -> StepRecord {
+    let source = session.facts.sources.iter().find(|source| source.name == unknown.name());
+    unknown.record(source.map_or(0, |source| source.took_microseconds / 1000))
 }
 
 /// Keeps a round in which nothing could be begun, for `status` and `timeline`. The caller holds the lock.
-pub fn remember(session: &Session, verb: &str, unknown: &Unknown) {
-    let Session { host, facts, .. } = session;
-    let mut state = State::load_of_unknown_role(host, &instance_id(session.look()));
-    state.node = identity::name(session.look()).unwrap_or(state.node);
-    let source = facts.sources.iter().find(|source| source.name == unknown.name());
-    let record = unknown.record(source.map_or(0, |source| source.took_microseconds / 1000));
-    let round = Round { steps: vec![record], finished: true, ..Recorder::begin(host, verb, &facts.boot_id) };
+pub fn remember(host: &Host, look: Look<'_>, verb: &str, record: StepRecord) {
+    let mut state = State::load_of_unknown_role(host, &instance_id(look));
+    state.node = identity::name(look).unwrap_or(state.node);
+    let round = Round { steps: vec![record], finished: true, ..Recorder::begin(host, verb, &look.facts.boot_id) };
     if state.remember(&round)
         && let Err(error) = state.save(host)
     {
@@ -134,7 +147,7 @@ mod tests {
             let host = Host::of_fakes(root.path()).unwrap();
             let loaded = crate::config::load(Vec::new()).unwrap();
             let (config, settings) = (loaded.config, loaded.settings);
-            may_change(&Session { host, facts: Facts::default(), config, settings, unknown })
+            may_change(&Session { host, facts: Facts::default(), config, settings, unknown }).map_err(|refused| refused.exit)
         };
         assert_eq!(verdict(None), Ok(()));
         assert_eq!(verdict(Some(Trouble::Unreachable { url: String::new(), why: "silent".to_owned() })), Err(Exit::Waiting));

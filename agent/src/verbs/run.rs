@@ -13,13 +13,17 @@ use crate::host::{Host, service};
 use crate::look::Look;
 use crate::report::journal::{self, Journal};
 use crate::report::terminal::Terminal;
-use crate::session::{DROP_INS, Session};
+use crate::session::{self, DROP_INS, Session};
 use crate::show::complain;
 use crate::state::{StepRecord, Verdict};
 use crate::step::{Change, Stage};
 use crate::steps::kubelet;
 use crate::{catalog, facts, identity, role};
-use pauses::{Outcome, Pauses};
+pub(super) use pauses::Outcome;
+use pauses::Pauses;
+
+/// The verb, as history names it.
+const VERB: &str = "run";
 
 /// How long one round may wait for the outside world before everything is looked at again.
 const ROUND_PATIENCE: Duration = Duration::from_secs(120);
@@ -53,40 +57,40 @@ pub async fn run(common: &Common, environment: Vec<(String, String)>) -> Exit {
 }
 
 /// One round under the lock. The machine and its configuration are read anew: both may have changed.
-async fn one_round(common: &Common, environment: Vec<(String, String)>, stop: &Stop) -> Result<Outcome, Exit> {
+pub(super) async fn one_round(common: &Common, environment: Vec<(String, String)>, stop: &Stop) -> Result<Outcome, Exit> {
     let troubled = |what: &str| {
         service::status(what);
         Ok(Outcome::Troubled)
     };
-    let host = match Host::real(&common.root) {
-        Ok(host) => host,
-        Err(error) => {
-            complain(&format!("{error:#}"));
-            return Err(Exit::Broken);
-        }
+    let broken = |error: anyhow::Error| {
+        complain(&format!("{error:#}"));
+        Exit::Broken
     };
-    let Some(_lock) = round::lock(&host)? else { return Ok(Outcome::Taken) };
+    let host = Host::real(&common.root).map_err(broken)?;
+    let Some(_lock) = round::lock(&host).map_err(broken)? else { return Ok(Outcome::Taken) };
     let session = match Session::open(common, environment, &waiting).await {
         Ok(session) => session,
         Err(trouble) => {
             super::say(&trouble, false);
-            release_without_configuration(&host).await;
-            return troubled("the configuration is wrong: gpuk-agent doctor");
+            without_configuration(&host, &trouble).await;
+            return troubled(&format!("{}: gpuk-agent doctor", trouble.finding().what));
         }
     };
-    if let Err(exit) = round::may_change(&session) {
-        let Some(unknown) = session.unknown.as_ref().filter(|_| exit != Exit::NoPermission) else { return Err(exit) };
-        round::remember(&session, "run", unknown);
+    if let Err(refused) = round::may_change(&session) {
+        refused.say();
+        let permitted = refused.exit != Exit::NoPermission;
+        let Some(unknown) = session.unknown.as_ref().filter(|_| permitted) else { return Err(refused.exit) };
+        round::remember(&session.host, session.look(), VERB, round::record(&session, unknown));
         // A node that joined long ago need not wait for this with its kubelet.
         release(session.look());
         if !unknown.may_pass() {
-            return troubled(&format!("{}: gpuk-agent doctor", unknown.finding().what));
+            return troubled(&format!("{}: gpuk-agent doctor", refused.finding.what));
         }
         service::status("waiting for the metadata service");
         return Ok(Outcome::Silence);
     }
     let observer = Both(Terminal::for_service(), Journal::default(), session.look());
-    let records = round::round(&session, "run", &observer, ROUND_PATIENCE, stop).await;
+    let records = round::round(&session, VERB, &observer, ROUND_PATIENCE, stop).await;
     release(session.look());
     service::status(&summary(&records));
     let any = |verdict| records.iter().any(|record| record.verdict == verdict);
@@ -109,12 +113,14 @@ fn release(look: Look<'_>) {
     }
 }
 
-/// The same where nobody knows what is wanted: what the machine shows by itself has to do.
-async fn release_without_configuration(host: &Host) {
+/// The same where nobody knows what is wanted: what the machine shows by itself has to do. Why is kept for `status`.
+async fn without_configuration(host: &Host, trouble: &session::Trouble) {
     let Ok(nothing) = config::load(Vec::new()) else { return };
     let facts = facts::gather(host, &nothing.config, &waiting).await.facts;
     let shown = config::load(role::layer(&facts).into_iter().collect()).unwrap_or(nothing);
-    release(Look::new(host, &shown.config, &facts));
+    let look = Look::new(host, &shown.config, &facts);
+    release(look);
+    round::remember(host, look, VERB, StepRecord::of("configuration", Verdict::Broken, trouble.finding()));
 }
 
 /// Whoever looks at the console of a machine that does not come up must see what it waits for.

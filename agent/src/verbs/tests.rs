@@ -1,17 +1,20 @@
 //! While what a node is to be is unknown, every verb says so and names the same cause.
 
+#![allow(clippy::disallowed_methods, reason = "a test prepares its own files")]
+
 use crate::cli::{Common, Exit};
 use crate::cloud::Trouble;
-use crate::config::{Loaded, Role};
+use crate::config::{Loaded, Role, Source};
+use crate::engine::Stop;
 use crate::facts::{Facts, Instance, SourceTiming};
 use crate::host::Host;
 use crate::host::clock::FixedClock;
-use crate::session::Session;
+use crate::session::{self, Session};
 use crate::show::Style;
-use crate::state::{STATE_FILE, State, Verdict};
+use crate::state::{STATE_FILE, State, StepRecord, Verdict};
 use crate::unknown::{About, Unknown};
 
-use super::{doctor, plan, round, status};
+use super::{doctor, plan, round, run, status, up};
 
 fn silent() -> Trouble {
     Trouble::Unreachable { url: "http://169.254.169.254/latest".to_owned(), why: "no answer".to_owned() }
@@ -46,7 +49,9 @@ async fn plan_promises_nothing_that_up_refuses() {
         let session = session(&root, Some(trouble));
         let (made, ended) = plan::make(&session).await;
         let text = plan::human(&made, Style::default());
-        assert_eq!((ended, round::may_change(&session)), (exit, Err(exit)));
+        let refused = round::may_change(&session).unwrap_err();
+        assert_eq!((ended, refused.exit), (exit, exit));
+        assert_eq!(up::as_json(&session, &refused)["refused"]["code"], refused.finding.code);
         let finding = session.unknown.unwrap().finding();
         assert!(
             text.contains(&finding.what) && !text.contains("with: gpuk-agent up") && !text.contains("Nothing to do"),
@@ -56,6 +61,44 @@ async fn plan_promises_nothing_that_up_refuses() {
     let (made, ended) = plan::make(&session(&root, None)).await;
     assert_eq!(ended, Exit::Pending);
     assert!(plan::human(&made, Style::default()).contains("with: gpuk-agent up"));
+}
+
+fn remember(session: &Session) {
+    round::remember(&session.host, session.look(), "run", round::record(session, session.unknown.as_ref().unwrap()));
+}
+
+/// What `status` says, after a round of the service on an image with this configuration.
+async fn status_after_a_round(root: &tempfile::TempDir, place: &str, text: &str) -> (Exit, StepRecord) {
+    let file = root.path().join(place);
+    std::fs::create_dir_all(file.parent().unwrap()).unwrap();
+    std::fs::write(file, text).unwrap();
+    let common = Common { root: root.path().to_owned(), json: false, settings: Vec::new() };
+    let (_switch, stop) = Stop::new();
+    assert!(matches!(run::one_round(&common, Vec::new(), &stop).await, Ok(run::Outcome::Troubled)));
+    (status::status(&common), status::read_state(&common).unwrap().last().unwrap().steps[0].clone())
+}
+
+#[tokio::test]
+async fn status_knows_that_the_service_refuses_a_configuration() {
+    let root = tempfile::tempdir().unwrap();
+    let (exit, step) = status_after_a_round(&root, "etc/gpuk/agent.toml", "[node]\nnaem = \"x\"\n").await;
+    let finding = step.finding.unwrap();
+    assert_eq!((exit, step.name.as_str(), finding.code.as_str()), (Exit::Broken, "configuration", "configuration-wrong"));
+    assert!(finding.why.contains("/etc/gpuk/agent.toml:2:1"), "{}", finding.why);
+    // A directory in a file's place cannot be read by anyone: then nobody says that it is wrong.
+    let root = tempfile::tempdir().unwrap();
+    let (exit, step) = status_after_a_round(&root, "etc/gpuk/agent.toml/x", "").await;
+    assert_eq!((exit, step.finding.unwrap().code.as_str()), (Exit::Broken, "machine-unreadable"));
+}
+
+#[test]
+fn what_keeps_a_verb_from_beginning_is_json_too() {
+    let json = super::as_json(&session::Trouble::Other(anyhow::anyhow!("opening /image: ENOENT")));
+    assert_eq!(json["errors"][0]["message"], "opening /image: ENOENT");
+    let errors = crate::config::load(vec![Source::flags(vec![("node.naem".to_owned(), "x".to_owned())])]).unwrap_err();
+    let wrong = super::as_json(&session::Trouble::Configuration(errors));
+    let keys = |json: &serde_json::Value| json["errors"][0].as_object().unwrap().keys().cloned().collect::<Vec<_>>();
+    assert_eq!(keys(&wrong), keys(&json));
 }
 
 #[test]
@@ -72,7 +115,7 @@ fn status_knows_that_the_service_waits() {
         for _ in 0..2 {
             seconds += 1;
             session.host.clock = Box::new(FixedClock::at(seconds));
-            round::remember(&session, "run", session.unknown.as_ref().unwrap());
+            remember(&session);
         }
         let state = status::read_state(&common).unwrap();
         let step = &state.last().unwrap().steps[0];
@@ -85,6 +128,6 @@ fn status_knows_that_the_service_waits() {
     // A node that has a state keeps this with it.
     let session = session(&root, Some(silent()));
     State::load(&session.host, "i-1", Role::Worker).save(&session.host).unwrap();
-    round::remember(&session, "run", session.unknown.as_ref().unwrap());
+    remember(&session);
     assert_eq!(status::read_state(&common).unwrap().last().unwrap().steps[0].name, "metadata");
 }

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::round;
+use super::round::{self, Refused};
 use crate::cli::Exit;
 use crate::engine::{Silent, Stop};
 use crate::host::files::Lock;
@@ -11,16 +11,17 @@ use crate::report::terminal::Terminal;
 use crate::session::Session;
 use crate::show::{Style, print, print_json};
 use crate::state::{StepRecord, Verdict};
+use crate::step::Finding;
 
 /// One round over the catalog. Exit 0: every step holds.
 pub async fn up(session: &Session, json: bool) -> Exit {
-    if let Err(exit) = round::may_change(session) {
-        return exit;
+    if let Err(refused) = round::may_change(session) {
+        return refuse(session, &refused, json);
     }
     let stop = round::stop_on_signals();
     let _lock = match wait_for_lock(session, &stop, session.config.cluster.patience.0).await {
         Ok(lock) => lock,
-        Err(exit) => return exit,
+        Err(refused) => return refuse(session, &refused, json),
     };
     let style = if json { Style::default() } else { Style::of_stdout() };
     let terminal = Terminal::new(style);
@@ -31,12 +32,27 @@ pub async fn up(session: &Session, json: bool) -> Exit {
     let node = identity::name(session.look()).unwrap_or_else(|| "this machine".to_owned());
     let exit = outcome(&records, &stop);
     if json {
-        print_json(&serde_json::json!({ "node": node, "steps": records }));
+        print_json(&serde_json::json!({ "node": node, "refused": null, "steps": records }));
     } else {
         let subject = if session.host.files.is_running_system() { node.as_str() } else { "the image" };
         print(&closing(exit, subject, &records));
     }
     exit
+}
+
+/// Says why nothing is begun.
+fn refuse(session: &Session, refused: &Refused, json: bool) -> Exit {
+    if json {
+        print_json(&as_json(session, refused));
+    } else {
+        refused.say();
+    }
+    refused.exit
+}
+
+/// As of a round, and as `plan` says it.
+pub(super) fn as_json(session: &Session, refused: &Refused) -> serde_json::Value {
+    serde_json::json!({ "node": identity::name(session.look()), "refused": refused.finding, "steps": [] })
 }
 
 fn closing(exit: Exit, node: &str, records: &[StepRecord]) -> String {
@@ -63,17 +79,23 @@ fn outcome(records: &[StepRecord], stop: &Stop) -> Exit {
     }
 }
 
-async fn wait_for_lock(session: &Session, stop: &Stop, patience: Duration) -> Result<Lock, Exit> {
+async fn wait_for_lock(session: &Session, stop: &Stop, patience: Duration) -> Result<Lock, Refused> {
     let began = tokio::time::Instant::now();
     let mut told = false;
     loop {
-        match round::lock(&session.host)? {
-            Some(lock) => return Ok(lock),
-            None if began.elapsed() > patience || stop.requested() => {
-                crate::show::complain("another agent is at work on this machine; see: gpuk-agent status");
-                return Err(Exit::Waiting);
+        match round::lock(&session.host) {
+            Ok(Some(lock)) => return Ok(lock),
+            Err(error) => {
+                let remedy = "mend what is named above, then: gpuk-agent up";
+                let finding = Finding::new("lock-failed", "The agent's lock cannot be had", format!("{error:#}"), remedy);
+                return Err(Refused { finding, exit: Exit::Broken });
             }
-            None => {
+            Ok(None) if began.elapsed() > patience || stop.requested() => {
+                let why = format!("it holds {}", round::LOCK_FILE);
+                let finding = Finding::new("agent-at-work", "Another agent is at work on this machine", why, "gpuk-agent status");
+                return Err(Refused { finding, exit: Exit::Waiting });
+            }
+            Ok(None) => {
                 if !std::mem::replace(&mut told, true) {
                     crate::show::complain("another agent is at work on this machine (see gpuk-agent status); waiting for it");
                 }
