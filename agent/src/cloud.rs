@@ -133,7 +133,8 @@ async fn of_no_row(asking: &Asking<'_>, say: &dyn Fn(&str)) -> Result<Metadata, 
     }
     let ec2 = &ec2::Ec2;
     // Who was seen there before is there now, however long that takes to show: silence is then no answer.
-    if let Some(kept) = Decision::read(look)?.filter(|kept| kept.cloud == ec2.name()) {
+    let decision = Decision::read(look)?.map_err(|damaged| Trouble::Unreadable(damaged.to_string()))?;
+    if let Some(kept) = decision.filter(|kept| kept.cloud == ec2.name()) {
         let evidence = format!("{DECISION_FILE} says that this disk is of its instance {}", kept.instance_id);
         return fetch(ec2, &evidence, asking, say).await;
     }
