@@ -51,17 +51,19 @@ impl Table {
         let wanted = config.wanted();
         let rewrite: Vec<String> = wanted.iter().flat_map(|redirect| rewrite(redirect, config.mark.0)).collect();
         let restore: Vec<String> = wanted.iter().flat_map(|redirect| restore(redirect, config.mark.0)).collect();
-        let remember = vec![remember(config.mark.0)];
+        // What the node sends to itself comes by here a second time, rewritten already.
+        let remember_foreign = remember(config.mark.0, "iifname != \"lo\" ");
+        let remember_own = remember(config.mark.0, "");
         let chain = |name, hook, priority, rules: &Vec<String>| Chain { name, hook, priority, rules: rules.clone() };
         let mut chains = vec![
             chain("rewrite", "prerouting", BEFORE_TRACKING, &rewrite),
-            chain("remember", "prerouting", AFTER_TRACKING, &remember),
+            chain("remember", "prerouting", AFTER_TRACKING, &remember_foreign),
             chain("restore", "postrouting", AFTER_ALL, &restore),
         ];
         if config.from_node {
             chains.extend([
                 chain("rewrite-own", "output", BEFORE_TRACKING, &rewrite),
-                chain("remember-own", "output", AFTER_TRACKING, &remember),
+                chain("remember-own", "output", AFTER_TRACKING, &remember_own),
                 chain("restore-own", "input", AFTER_ALL, &restore),
             ]);
         }
@@ -104,9 +106,14 @@ fn rewrite(redirect: &Redirect, mark: u32) -> Vec<String> {
     })
 }
 
-/// The packet's mark is only the way from before connection tracking to behind it, and is taken off again.
-fn remember(mark: u32) -> String {
-    format!("meta mark and {mark:#x} != 0 ct mark set ct mark or {mark:#x} meta mark set meta mark and {:#x}", !mark)
+/// The packet's mark is only the way from before connection tracking to behind it, and is taken off again. A connection stays known for
+/// a while when it is over (UDP: 30 s to 2 min); whoever uses the target port directly then, from the same port, is not redirected.
+fn remember(mark: u32, to_forget: &str) -> Vec<String> {
+    let others = !mark;
+    vec![
+        format!("meta mark and {mark:#x} != 0 ct mark set ct mark or {mark:#x} meta mark set meta mark and {others:#x} accept"),
+        format!("{to_forget}ct direction original ct mark and {mark:#x} != 0 ct mark set ct mark and {others:#x}"),
+    ]
 }
 
 fn restore(redirect: &Redirect, mark: u32) -> Vec<String> {

@@ -1,0 +1,109 @@
+//! Redirects against what really answers behind them, in network namespaces: a client, a node and a pod.
+
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a panic is how a test fails")]
+
+#[path = "redirects/agent.rs"]
+mod agent;
+#[path = "redirects/iptables.rs"]
+mod iptables;
+#[path = "redirects/parts.rs"]
+mod parts;
+
+use std::net::SocketAddr;
+
+use anyhow::{Context as _, Result, ensure};
+use vm_tests::Packages;
+use vm_tests::network::{Answers, Protocol, Wired, ask};
+use vm_tests::progress::say;
+
+use agent::{Agent, INGRESS, NOTHING};
+use iptables::BackEnd;
+use parts::{Node, Part, Service, TARGETS};
+
+/// Connections of a client, by which a row of the matrix is judged.
+const MANY: usize = 1000;
+
+/// Connections beside these.
+const FEW: usize = 100;
+
+/// Every row of the matrix; the table in docs/redirects.md is what this prints.
+#[test]
+fn redirected_ports_reach_whatever_answers() -> Result<()> {
+    Packages::of_packet_filters().install()?;
+    let service = Service::new()?;
+    let mut lines = Vec::new();
+    for part in [Part::Listener, Part::HostPort, Part::ProxyIptables, Part::ProxyNftables] {
+        for back_end in [BackEnd::Nft, BackEnd::Legacy] {
+            let row = || format!("{part}, {back_end}");
+            say(format_args!("--- {}", row()));
+            let node = Node::with(part, back_end, Some(&service)).with_context(row)?;
+            let ours = with_the_agent(&node).with_context(row)?;
+            let script = with_the_script(&node).with_context(row)?;
+            lines.push(format!("| {part} | {back_end} | {ours} | {script} |"));
+        }
+    }
+    say("| behind the port | iptables | gpuk-agent: 80 and 443 | the script: 80 | the script: target port itself |\n|---|---|---|---|---|");
+    say(lines.join("\n"));
+    Ok(())
+}
+
+/// A column of the table, of a node on which everything was as it must be.
+fn with_the_agent(node: &Node) -> Result<String> {
+    let agent = Agent::on(&node.wired)?;
+    let first = agent.ready(INGRESS)?;
+    ensure!(!first.changes.is_empty(), "nothing was done: {}", first.text);
+    ensure!(first.text.contains("80 to 32245 (answers a pod)"), "{}", first.text);
+    let second = agent.ready(INGRESS)?;
+    ensure!(second.changes.is_empty(), "the second round did {:?}", second.changes);
+
+    let mut column = Vec::new();
+    for address in Wired::NODE {
+        let family = if address.is_ipv4() { "IPv4" } else { "IPv6" };
+        for (protocol, port, target, count) in
+            [(Protocol::Tcp, 80, TARGETS[0], MANY), (Protocol::Tcp, 443, TARGETS[1], FEW), (Protocol::Udp, 443, TARGETS[1], MANY)]
+        {
+            let name = format!("{protocol:?} {address} {port}");
+            let answers = node.ask(protocol, address, port, count)?;
+            say(format_args!("{name}: {answers}"));
+            ensure!(answers.all_with_own_address(), "{name}: {answers}");
+            if count == MANY {
+                column.push(format!("{protocol:?} {family} {} of {}", answers.answered, answers.wanted));
+            }
+            let direct = node.ask(protocol, address, target, FEW)?;
+            ensure!(direct.all_with_own_address(), "{name}: beside it, {target}: {direct}");
+            for (who, network) in [("the node", &node.wired.node), ("the pod", &node.wired.pod)] {
+                let answers = ask(network, protocol, SocketAddr::new(address, port), FEW)?;
+                ensure!(answers.all(), "{name} from {who}: {answers}");
+            }
+        }
+    }
+    agent.ready(NOTHING)?;
+    for address in Wired::NODE {
+        let answers = node.ask(Protocol::Tcp, address, 80, 1)?;
+        ensure!(answers.answered == 0, "{address} 80 answers without a redirect");
+    }
+    Ok(column.join(", "))
+}
+
+/// What the reference cluster's worker script does, word for word but for the ports' names. Nothing is asserted: it is only shown.
+fn with_the_script(node: &Node) -> Result<String> {
+    node.iptables.run(&node.wired.node, &["iptables", "-t", "nat", "-F", "PREROUTING"])?;
+    for (port, to) in [("80", TARGETS[0]), ("443", TARGETS[1])] {
+        let (place, to) = (if port == "80" { "1" } else { "2" }, to.to_string());
+        let rule = ["-p", "tcp", "--dport", port, "-j", "REDIRECT", "--to-port", &to];
+        let words = [&["iptables", "-t", "nat", "-I", "PREROUTING", place], &rule[..]].concat();
+        node.iptables.run(&node.wired.node, &words)?;
+    }
+    let [address, _] = Wired::NODE;
+    let port = node.ask(Protocol::Tcp, address, 80, FEW)?;
+    let target = node.ask(Protocol::Tcp, address, TARGETS[0], FEW)?;
+    say(format_args!("the script: port 80: {port}; target port: {target}"));
+    Ok(format!("{} | {}", outcome(&port), outcome(&target)))
+}
+
+fn outcome(answers: &Answers) -> String {
+    match answers.failures.keys().next() {
+        Some(why) if answers.answered == 0 => format!("none: {why}"),
+        _ => format!("{} of {}", answers.answered, answers.wanted),
+    }
+}

@@ -1,0 +1,76 @@
+//! A packet's way through a node has three places: a client's network, the node's, and a pod's behind it.
+
+use std::fs;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::process::Command;
+
+use anyhow::{Context as _, Result};
+
+use super::{LIMIT, Network};
+use crate::command::run_with_input;
+
+/// Three network namespaces with a wire from the client to the node and one from the node to the pod. Both families of addresses.
+#[derive(Debug)]
+pub struct Wired {
+    /// Reaches the world through the node.
+    pub client: Network,
+    /// Forwards between the two others.
+    pub node: Network,
+    /// Reaches the world through the node.
+    pub pod: Network,
+}
+
+impl Wired {
+    /// The node's addresses, as the client knows them.
+    pub const NODE: [IpAddr; 2] = [IpAddr::V4(Ipv4Addr::new(10, 1, 0, 1)), IpAddr::V6(Ipv6Addr::new(0xfd01, 0, 0, 0, 0, 0, 0, 1))];
+
+    /// The pod's addresses.
+    pub const POD: [IpAddr; 2] = [IpAddr::V4(Ipv4Addr::new(10, 2, 0, 2)), IpAddr::V6(Ipv6Addr::new(0xfd02, 0, 0, 0, 0, 0, 0, 2))];
+
+    /// The prefixes that pods have addresses of.
+    pub const PODS: [&str; 2] = ["10.2.0.0/24", "fd02::/64"];
+
+    /// Lays the wires. The node finds these ports of this machine's 127.0.0.1 on its own.
+    pub fn new(ports: &[u16]) -> Result<Self> {
+        let wired = Self { client: Network::apart(&[], &[])?, node: Network::apart(&[], ports)?, pod: Network::apart(&[], &[])? };
+        let [client, pod] = [wired.client.path(), wired.pod.path()];
+        let [node_ipv4, node_ipv6] = Self::NODE;
+        batch(
+            &wired.node,
+            &format!(
+                "link add eth0 type veth peer name eth0 netns {client}\n\
+                 link add pod0 type veth peer name eth0 netns {pod}\n\
+                 address add {node_ipv4}/24 dev eth0\naddress add {node_ipv6}/64 dev eth0 nodad\n\
+                 address add 10.2.0.1/24 dev pod0\naddress add fd02::1/64 dev pod0 nodad\n\
+                 link set eth0 up\nlink set pod0 up\nroute add default via 10.1.0.2\nroute add default via fd01::2\n"
+            ),
+        )?;
+        for (network, addresses, gateways) in [
+            (&wired.client, ["10.1.0.2", "fd01::2"].map(str::to_owned), Self::NODE.map(|address| address.to_string())),
+            (&wired.pod, Self::POD.map(|address| address.to_string()), ["10.2.0.1", "fd02::1"].map(str::to_owned)),
+        ] {
+            let ([ipv4, ipv6], [gateway_ipv4, gateway_ipv6]) = (addresses, gateways);
+            batch(
+                network,
+                &format!(
+                    "address add {ipv4}/24 dev eth0\naddress add {ipv6}/64 dev eth0 nodad\nlink set eth0 up\n\
+                     route add default via {gateway_ipv4}\nroute add default via {gateway_ipv6}\n"
+                ),
+            )?;
+        }
+        wired.node.inside(|| {
+            for switch in ["ipv4/ip_forward", "ipv6/conf/all/forwarding"] {
+                // The kernel shows each thread the switches of its own network.
+                fs::write(format!("/proc/sys/net/{switch}"), "1").with_context(|| format!("setting net/{switch}"))?;
+            }
+            Ok(())
+        })?;
+        Ok(wired)
+    }
+}
+
+fn batch(network: &Network, lines: &str) -> Result<()> {
+    let mut ip = Command::new("ip");
+    ip.args(["-batch", "-"]);
+    network.inside(|| run_with_input(&mut ip, lines.as_bytes(), LIMIT)).map(drop)
+}
