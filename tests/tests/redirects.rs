@@ -4,19 +4,26 @@
 
 #[path = "redirects/agent.rs"]
 mod agent;
+#[path = "redirects/cost.rs"]
+mod cost;
+#[path = "redirects/felix.rs"]
+mod felix;
 #[path = "redirects/iptables.rs"]
 mod iptables;
 #[path = "redirects/parts.rs"]
 mod parts;
 
 use std::net::SocketAddr;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
 
-use anyhow::{Context as _, Result, ensure};
+use anyhow::{Context as _, Result, anyhow, ensure};
 use vm_tests::Packages;
 use vm_tests::network::{Answers, Protocol, Wired, ask};
 use vm_tests::progress::say;
 
 use agent::{Agent, INGRESS, NOTHING};
+use felix::Felix;
 use iptables::BackEnd;
 use parts::{Node, Part, Service, TARGETS};
 
@@ -44,6 +51,107 @@ fn redirected_ports_reach_whatever_answers() -> Result<()> {
     }
     say("| behind the port | iptables | gpuk-agent: 80 and 443 | the script: 80 | the script: target port itself |\n|---|---|---|---|---|");
     say(lines.join("\n"));
+    Ok(())
+}
+
+/// kube-proxy writes its rules anew because Services come and go, and Felix puts its jumps first.
+#[test]
+fn no_connection_is_lost_while_others_write_their_rules() -> Result<()> {
+    Packages::of_packet_filters().install()?;
+    let service = Service::new()?;
+    let node = Node::with(Part::ProxyIptables, BackEnd::Nft, Some(&service))?;
+    let felix = Felix::beside(&node)?;
+    Agent::on(&node.wired)?.ready(INGRESS)?;
+    let syncs_before = node.syncs()?;
+    let (mut answers, finished) = (Answers::default(), AtomicBool::new(false));
+    let services = thread::scope(|scope| -> Result<usize> {
+        let others = scope.spawn(|| -> Result<usize> {
+            let mut count = 0;
+            while !finished.load(Ordering::Relaxed) {
+                service.come_and_go()?;
+                count += 1;
+            }
+            Ok(count)
+        });
+        let mut connect = || -> Result<()> {
+            while answers.wanted < 10_000 || felix.insertions() < 5 {
+                for address in Wired::NODE {
+                    answers += node.ask(Protocol::Tcp, address, 80, FEW)?;
+                }
+                ensure!(answers.all_with_own_address(), "{answers}");
+            }
+            Ok(())
+        };
+        let connected = connect();
+        finished.store(true, Ordering::Relaxed);
+        let services = others.join().map_err(|_| anyhow!("the thread that makes Services panicked"))?;
+        connected.and(services)
+    })?;
+    let syncs = node.syncs()? - syncs_before;
+    say(format_args!("{answers}; meanwhile {} insertions by Felix, {services} Services, {syncs} syncs of kube-proxy", felix.insertions()));
+    ensure!(syncs >= 10, "kube-proxy wrote its rules {syncs} times only");
+    felix.end()
+}
+
+/// Someone takes rules away: the next look says so, the next round puts them back, and at last everything is as it was before.
+#[test]
+fn what_was_taken_away_is_seen_and_put_back_and_nothing_is_left_behind() -> Result<()> {
+    Packages::of_packet_filters().install()?;
+    for back_end in [BackEnd::Nft, BackEnd::Legacy] {
+        let node = Node::with(Part::HostPort, back_end, None)?;
+        Felix::beside(&node)?.end()?;
+        let before = node.rules()?;
+        let agent = Agent::on(&node.wired)?;
+        agent.ready(INGRESS)?;
+        ensure!(node.rules()? != before, "nothing was done");
+        for (damage, complaint) in [
+            ("flush chain inet gpuk rewrite", "chain rewrite is empty"),
+            ("flush chain inet gpuk restore-own", "chain restore-own is empty"),
+            ("delete chain inet gpuk remember", "chain remember is missing"),
+            ("add chain inet gpuk mine", "chain mine does not belong there"),
+            ("flush table inet gpuk", "chain rewrite is empty"),
+            ("delete table inet gpuk", "table inet gpuk was removed since it was made"),
+        ] {
+            damage_and_repair(&node, &agent, damage, complaint)?;
+        }
+        agent.ready(NOTHING)?;
+        let after = node.rules()?;
+        ensure!(after == before, "{back_end}: before:\n{before}\nafter:\n{after}");
+    }
+    // It takes portmap's rules along, too.
+    let node = Node::with(Part::Listener, BackEnd::Nft, None)?;
+    let agent = Agent::on(&node.wired)?;
+    agent.ready(INGRESS)?;
+    damage_and_repair(&node, &agent, "flush ruleset", "nft flush ruleset does that")
+}
+
+fn damage_and_repair(node: &Node, agent: &Agent<'_>, damage: &str, complaint: &str) -> Result<()> {
+    node.wired.node.run("nft", &damage.split(' ').collect::<Vec<_>>())?;
+    let said = agent.complaint(INGRESS)?;
+    say(format_args!("nft {damage}: {said}"));
+    ensure!(said.contains(complaint), "after nft {damage}: {said}");
+    let repaired = agent.ready(INGRESS)?;
+    ensure!(repaired.changes.contains(&"run nft --file /run/gpuk-agent/redirects.nft".to_owned()), "{:?}", repaired.changes);
+    for address in Wired::NODE {
+        let answers = node.ask(Protocol::Tcp, address, 80, FEW)?;
+        ensure!(answers.all_with_own_address(), "after nft {damage}: {answers}");
+    }
+    Ok(())
+}
+
+/// Figures for people; nothing is asserted about them.
+#[test]
+fn what_a_redirect_costs() -> Result<()> {
+    Packages::of_packet_filters().install()?;
+    let service = Service::new()?;
+    for part in [Part::ProxyIptables, Part::ProxyNftables] {
+        let node = Node::with(part, BackEnd::Nft, Some(&service))?;
+        let agent = Agent::on(&node.wired)?;
+        cost::of_the_step(&agent)?;
+        agent.ready(INGRESS)?;
+        say(part);
+        cost::of_connections(&node)?;
+    }
     Ok(())
 }
 

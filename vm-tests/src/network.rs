@@ -53,6 +53,11 @@ impl Network {
         ["nsenter".to_owned(), format!("--net={}", self.path())]
     }
 
+    /// The same network once more, for another thread to keep.
+    pub fn try_clone(&self) -> Result<Self> {
+        Ok(Self { namespace: self.namespace.try_clone().context("keeping a network namespace twice")? })
+    }
+
     /// Where other programs find the namespace for as long as this lives.
     pub fn path(&self) -> String {
         format!("/proc/{}/fd/{}", std::process::id(), self.namespace.as_raw_fd())

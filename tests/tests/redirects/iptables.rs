@@ -4,6 +4,7 @@ use std::env;
 use std::fmt;
 use std::os::unix::fs::symlink;
 use std::process::Command;
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
@@ -30,8 +31,9 @@ impl fmt::Display for BackEnd {
 }
 
 /// The programs of one back end under their plain names.
+#[derive(Clone)]
 pub struct Iptables {
-    folder: tempfile::TempDir,
+    folder: Arc<tempfile::TempDir>,
 }
 
 const LIMIT: Duration = Duration::from_secs(20);
@@ -48,7 +50,7 @@ impl Iptables {
                 symlink(place, folder.path().join(format!("{family}{end}")))?;
             }
         }
-        let iptables = Self { folder };
+        let iptables = Self { folder: Arc::new(folder) };
         let empty = Network::apart(&[], &[])?;
         for family in ["iptables", "ip6tables"] {
             let tried = iptables.run(&empty, &[family, "-t", "nat", "-S"]);

@@ -1,7 +1,8 @@
 //! What answers behind a redirected port: a process of the node, a Service's node port by kube-proxy, a `hostPort` by portmap.
 
 use std::fmt;
-use std::net::SocketAddr;
+use std::io::{Read as _, Write as _};
+use std::net::{IpAddr, SocketAddr, TcpStream};
 use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
@@ -99,30 +100,62 @@ impl Node {
         .with_context(|| self._proxy.as_ref().map(|(proxy, _)| proxy.last_words(30)).unwrap_or_default())
     }
 
+    /// How often kube-proxy has written rules, by its own count.
+    pub fn syncs(&self) -> Result<u64> {
+        const NAME: &str = "kubeproxy_sync_proxy_rules_duration_seconds_count";
+        let metrics = self.wired.node.inside(|| {
+            let mut stream = TcpStream::connect("127.0.0.1:10249").context("connecting to kube-proxy's metrics")?;
+            stream.write_all(b"GET /metrics HTTP/1.0\r\n\r\n")?;
+            let mut text = String::new();
+            stream.read_to_string(&mut text)?;
+            Ok(text)
+        })?;
+        let counts = metrics.lines().filter(|line| line.starts_with(NAME)).filter_map(|line| line.rsplit(' ').next()?.parse::<u64>().ok());
+        Ok(counts.sum())
+    }
+
+    /// Everybody's packet filter rules, without their counters.
+    pub fn rules(&self) -> Result<String> {
+        let nft = self.wired.node.run("nft", &["--stateless", "list", "ruleset"])?;
+        let mut rules = nft;
+        for program in ["iptables-save", "ip6tables-save"] {
+            let saved = self.iptables.run(&self.wired.node, &[program])?;
+            // `:CHAIN POLICY [packets:bytes]`, and comments with the time.
+            let lines = saved.lines().filter(|line| !line.starts_with('#')).map(|line| match line.split_once(" [") {
+                Some((chain, _)) if chain.starts_with(':') => chain,
+                _ => line,
+            });
+            rules.extend(lines.flat_map(|line| [line, "\n"]));
+        }
+        Ok(rules)
+    }
+
     /// Asks one of the node's addresses from the client's network.
-    pub fn ask(&self, protocol: Protocol, address: std::net::IpAddr, port: u16, count: usize) -> Result<Answers> {
+    pub fn ask(&self, protocol: Protocol, address: IpAddr, port: u16, count: usize) -> Result<Answers> {
         ask(&self.wired.client, protocol, SocketAddr::new(address, port), count)
     }
 }
 
-/// As a container runtime calls it for a pod with two host ports (CNI specification 1.0.0).
+/// As a container runtime calls it (CNI specification 1.0.0): once for each port, because ip6tables-legacy 1.8.9 takes a rule for one
+/// port for that of another (`-C`), and portmap then leaves it out.
 fn portmap(wired: &Wired, iptables: &Iptables) -> Result<()> {
     let plugin = find("portmap").context("portmap is not installed")?;
-    let mapping = |host: u16, pod: u16, protocol: &str| json!({"hostPort": host, "containerPort": pod, "protocol": protocol});
-    let prefixes = [24, 64];
+    let network = wired.pod.path();
     let addresses: Vec<_> =
-        Wired::POD.iter().zip(prefixes).map(|(address, bits)| json!({"address": format!("{address}/{bits}"), "interface": 0})).collect();
-    let configuration = json!({
-        "cniVersion": "1.0.0", "name": "pods", "type": "portmap", "capabilities": {"portMappings": true}, "snat": true,
-        "runtimeConfig": {"portMappings": [
-            mapping(TARGETS[0], POD_PORTS[0], "tcp"), mapping(TARGETS[1], POD_PORTS[1], "tcp"), mapping(TARGETS[1], POD_PORTS[1], "udp"),
-        ]},
-        "prevResult": {"cniVersion": "1.0.0", "interfaces": [{"name": "eth0", "sandbox": wired.pod.path()}], "ips": addresses},
-    });
-    let mut command = Command::new(&plugin);
-    command.env("PATH", iptables.path()).envs([("CNI_COMMAND", "ADD"), ("CNI_CONTAINERID", "pod"), ("CNI_IFNAME", "eth0")]);
-    command.env("CNI_NETNS", wired.pod.path()).env("CNI_PATH", plugin.parent().unwrap_or(Path::new("/")));
-    wired.node.inside(|| run_with_input(&mut command, configuration.to_string().as_bytes(), LIMIT)).map(drop)
+        Wired::POD.iter().zip([24, 64]).map(|(address, bits)| json!({"address": format!("{address}/{bits}"), "interface": 0})).collect();
+    for (number, protocol) in [(0, "tcp"), (1, "tcp"), (1, "udp")] {
+        let (host, pod) = (TARGETS[number], POD_PORTS[number]);
+        let configuration = json!({
+            "cniVersion": "1.0.0", "name": "pods", "type": "portmap", "capabilities": {"portMappings": true}, "snat": true,
+            "runtimeConfig": {"portMappings": [{"hostPort": host, "containerPort": pod, "protocol": protocol}]},
+            "prevResult": {"cniVersion": "1.0.0", "interfaces": [{"name": "eth0", "sandbox": network}], "ips": addresses},
+        });
+        let mut command = Command::new(&plugin);
+        command.envs([("PATH", iptables.path().as_str()), ("CNI_COMMAND", "ADD"), ("CNI_IFNAME", "eth0"), ("CNI_NETNS", &network)]);
+        command.env("CNI_CONTAINERID", format!("pod-{host}-{protocol}")).env("CNI_PATH", plugin.parent().unwrap_or(Path::new("/")));
+        wired.node.inside(|| run_with_input(&mut command, configuration.to_string().as_bytes(), LIMIT))?;
+    }
+    Ok(())
 }
 
 /// A control plane with a Service of the target ports, whose only end point is the pod of a [`Wired`].
@@ -172,11 +205,10 @@ impl Service {
         self.cluster.kubectl(&["patch", "service", "ingress", "-p", &patch]).map(drop)
     }
 
-    /// Makes kube-proxy write its rules once more.
-    pub fn annoy(&self, round: usize) -> Result<()> {
-        let name = format!("other-{round}");
-        self.cluster.kubectl(&["create", "service", "nodeport", &name, "--tcp=80"])?;
-        self.cluster.kubectl(&["delete", "service", &name, "--wait=false"]).map(drop)
+    /// Another Service comes and goes, of which kube-proxy must make rules.
+    pub fn come_and_go(&self) -> Result<()> {
+        self.cluster.kubectl(&["create", "service", "nodeport", "passing", "--tcp=80"])?;
+        self.cluster.kubectl(&["delete", "service", "passing"]).map(drop)
     }
 
     fn proxy(&self, mode: &str, wired: &Wired, iptables: &Iptables) -> Result<(Process, tempfile::TempDir)> {

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::io::{self, BufRead as _, BufReader, Read as _, Write as _};
 use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream, UdpSocket};
+use std::ops::AddAssign;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -86,6 +87,18 @@ impl Answers {
     /// Whether every question was answered, and the other side saw who asked.
     pub fn all_with_own_address(&self) -> bool {
         self.all() && self.with_own_address == self.wanted
+    }
+}
+
+impl AddAssign for Answers {
+    fn add_assign(&mut self, other: Self) {
+        self.wanted += other.wanted;
+        self.answered += other.answered;
+        self.with_own_address += other.with_own_address;
+        self.slowest = self.slowest.max(other.slowest);
+        for (why, count) in other.failures {
+            *self.failures.entry(why).or_default() += count;
+        }
     }
 }
 

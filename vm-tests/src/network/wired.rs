@@ -58,13 +58,9 @@ impl Wired {
                 ),
             )?;
         }
-        wired.node.inside(|| {
-            for switch in ["ipv4/ip_forward", "ipv6/conf/all/forwarding"] {
-                // The kernel shows each thread the switches of its own network.
-                fs::write(format!("/proc/sys/net/{switch}"), "1").with_context(|| format!("setting net/{switch}"))?;
-            }
-            Ok(())
-        })?;
+        switch_on(&wired.node, &["ipv4/ip_forward", "ipv6/conf/all/forwarding"])?;
+        // Else tens of thousands of connections in a minute use up a client's ports.
+        switch_on(&wired.client, &["ipv4/tcp_tw_reuse"])?;
         Ok(wired)
     }
 }
@@ -73,4 +69,13 @@ fn batch(network: &Network, lines: &str) -> Result<()> {
     let mut ip = Command::new("ip");
     ip.args(["-batch", "-"]);
     network.inside(|| run_with_input(&mut ip, lines.as_bytes(), LIMIT)).map(drop)
+}
+
+fn switch_on(network: &Network, switches: &[&str]) -> Result<()> {
+    network.inside(|| {
+        switches.iter().try_for_each(|switch| {
+            // The kernel shows each thread the switches of its own network.
+            fs::write(format!("/proc/sys/net/{switch}"), "1").with_context(|| format!("setting net/{switch}"))
+        })
+    })
 }
