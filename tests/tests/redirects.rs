@@ -13,14 +13,16 @@ mod iptables;
 #[path = "redirects/parts.rs"]
 mod parts;
 
-use std::net::SocketAddr;
+use std::io::{BufRead as _, BufReader, Write as _};
+use std::net::{IpAddr, SocketAddr, TcpStream, UdpSocket};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
+use std::time::Duration;
 
 use anyhow::{Context as _, Result, anyhow, ensure};
-use vm_tests::Packages;
-use vm_tests::network::{Answers, Protocol, Wired, ask};
-use vm_tests::progress::say;
+use vm_tests::network::{Answers, Protocol, Wired, answer, ask};
+use vm_tests::progress::{say, wait_for};
+use vm_tests::{Network, Packages};
 
 use agent::{Agent, INGRESS, NOTHING};
 use felix::Felix;
@@ -44,12 +46,21 @@ fn redirected_ports_reach_whatever_answers() -> Result<()> {
             let row = || format!("{part}, {back_end}");
             say(format_args!("--- {}", row()));
             let node = Node::with(part, back_end, Some(&service)).with_context(row)?;
-            let ours = with_the_agent(&node).with_context(row)?;
+            let agent = Agent::on(&node.wired)?;
+            let ours = with_the_agent(&node, &agent).with_context(row)?;
+            if matches!(part, Part::ProxyIptables | Part::ProxyNftables) {
+                with_masquerading(&node, &service).with_context(row)?;
+            }
+            agent.ready(NOTHING)?;
+            for address in Wired::NODE {
+                let answers = node.ask(Protocol::Tcp, address, 80, 1)?;
+                ensure!(answers.answered == 0, "{}: {address} 80 answers without a redirect", row());
+            }
             let script = with_the_script(&node).with_context(row)?;
-            lines.push(format!("| {part} | {back_end} | {ours} | {script} |"));
+            lines.push(format!("| {part} | {back_end} | {} of {} | {script} |", ours.with_own_address, ours.wanted));
         }
     }
-    say("| behind the port | iptables | gpuk-agent: 80 and 443 | the script: 80 | the script: target port itself |\n|---|---|---|---|---|");
+    say("| behind the port | iptables | gpuk-agent | the script: port 80 | the script: target port |\n|---|---|---|---|---|");
     say(lines.join("\n"));
     Ok(())
 }
@@ -88,7 +99,10 @@ fn no_connection_is_lost_while_others_write_their_rules() -> Result<()> {
         connected.and(services)
     })?;
     let syncs = node.syncs()? - syncs_before;
-    say(format_args!("{answers}; meanwhile {} insertions by Felix, {services} Services, {syncs} syncs of kube-proxy", felix.insertions()));
+    say(format_args!(
+        "{answers}; meanwhile {} insertions by Felix, {services} Services, {syncs} syncs of kube-proxy",
+        felix.insertions()
+    ));
     ensure!(syncs >= 10, "kube-proxy wrote its rules {syncs} times only");
     felix.end()
 }
@@ -139,6 +153,58 @@ fn damage_and_repair(node: &Node, agent: &Agent<'_>, damage: &str, complaint: &s
     Ok(())
 }
 
+/// What is not asked for is left alone: other families, other machines' ports, the node's own connections.
+#[test]
+fn a_redirect_means_what_it_says() -> Result<()> {
+    Packages::of_packet_filters().install()?;
+    let node = Node::with(Part::Listener, BackEnd::Nft, None)?;
+    let agent = Agent::on(&node.wired)?;
+    let [ipv4, ipv6] = Wired::NODE;
+    let count = |network: &Network, address: IpAddr, protocol: Protocol| -> Result<usize> {
+        Ok(ask(network, protocol, SocketAddr::new(address, 80), 1)?.answered)
+    };
+    let everywhere = |what: &str, expected: [usize; 6]| -> Result<()> {
+        let (client, own) = (&node.wired.client, &node.wired.node);
+        let seen = [
+            count(client, ipv4, Protocol::Tcp)?,
+            count(client, ipv6, Protocol::Tcp)?,
+            count(client, ipv4, Protocol::Udp)?,
+            count(client, ipv6, Protocol::Udp)?,
+            count(own, ipv4, Protocol::Tcp)?,
+            count(own, ipv6, Protocol::Tcp)?,
+        ];
+        ensure!(seen == expected, "{what}: {seen:?}, not {expected:?}");
+        Ok(())
+    };
+    let with = |rule: &str, rest: &str| format!("[redirects]\nrules = [\"80:32245{rule}\"]\n{rest}");
+    for (rule, rest, expected) in [
+        ("", "", [1, 1, 0, 0, 1, 1]),
+        ("", "mark = \"0x40\"", [1, 1, 0, 0, 1, 1]),
+        ("", "from-node = false", [1, 1, 0, 0, 0, 0]),
+        (" families=ipv6", "", [0, 1, 0, 0, 0, 1]),
+        (" families=ipv4 protocols=udp", "", [0, 0, 1, 0, 0, 0]),
+        (" protocols=tcp+udp", "", [1, 1, 1, 1, 1, 1]),
+    ] {
+        agent.ready(&with(rule, rest))?;
+        everywhere(&format!("80:32245{rule} {rest}"), expected)?;
+    }
+    // The node forwards what is for others as it came.
+    answer(&node.wired.client, &Wired::CLIENT, 80)?;
+    for address in Wired::CLIENT {
+        let answers = ask(&node.wired.pod, Protocol::Tcp, SocketAddr::new(address, 80), FEW)?;
+        ensure!(answers.all_with_own_address(), "from the pod to another machine's port: {answers}");
+    }
+    // A connection outlives a change of the table.
+    let mut open = node.wired.client.inside(|| Ok(TcpStream::connect((ipv4, 80))?))?;
+    open.set_read_timeout(Some(Duration::from_secs(4)))?;
+    agent.ready(INGRESS)?;
+    open.write_all(b"?")?;
+    // Before it came the line with the client's address.
+    let mut said = Vec::new();
+    BufReader::new(&open).read_until(b'?', &mut said).context("using a connection that was open before")?;
+    Ok(())
+}
+
 /// Figures for people; nothing is asserted about them.
 #[test]
 fn what_a_redirect_costs() -> Result<()> {
@@ -155,18 +221,16 @@ fn what_a_redirect_costs() -> Result<()> {
     Ok(())
 }
 
-/// A column of the table, of a node on which everything was as it must be.
-fn with_the_agent(node: &Node) -> Result<String> {
-    let agent = Agent::on(&node.wired)?;
+/// Everything that clients can ask of a node on which the agent was.
+fn with_the_agent(node: &Node, agent: &Agent<'_>) -> Result<Answers> {
     let first = agent.ready(INGRESS)?;
     ensure!(!first.changes.is_empty(), "nothing was done: {}", first.text);
     ensure!(first.text.contains("80 to 32245 (answers a pod)"), "{}", first.text);
     let second = agent.ready(INGRESS)?;
     ensure!(second.changes.is_empty(), "the second round did {:?}", second.changes);
 
-    let mut column = Vec::new();
+    let mut all = Answers::default();
     for address in Wired::NODE {
-        let family = if address.is_ipv4() { "IPv4" } else { "IPv6" };
         for (protocol, port, target, count) in
             [(Protocol::Tcp, 80, TARGETS[0], MANY), (Protocol::Tcp, 443, TARGETS[1], FEW), (Protocol::Udp, 443, TARGETS[1], MANY)]
         {
@@ -174,9 +238,7 @@ fn with_the_agent(node: &Node) -> Result<String> {
             let answers = node.ask(protocol, address, port, count)?;
             say(format_args!("{name}: {answers}"));
             ensure!(answers.all_with_own_address(), "{name}: {answers}");
-            if count == MANY {
-                column.push(format!("{protocol:?} {family} {} of {}", answers.answered, answers.wanted));
-            }
+            all += answers;
             let direct = node.ask(protocol, address, target, FEW)?;
             ensure!(direct.all_with_own_address(), "{name}: beside it, {target}: {direct}");
             for (who, network) in [("the node", &node.wired.node), ("the pod", &node.wired.pod)] {
@@ -184,13 +246,47 @@ fn with_the_agent(node: &Node) -> Result<String> {
                 ensure!(answers.all(), "{name} from {who}: {answers}");
             }
         }
+        from_one_socket(node, address)?;
     }
-    agent.ready(NOTHING)?;
+    Ok(all)
+}
+
+/// A client that keeps its port gets the answers of the port that it asked, in whatever order.
+fn from_one_socket(node: &Node, address: IpAddr) -> Result<()> {
+    node.wired.client.inside(|| {
+        let socket = UdpSocket::bind(if address.is_ipv4() { "0.0.0.0:0" } else { "[::]:0" })?;
+        socket.set_read_timeout(Some(Duration::from_secs(4)))?;
+        for port in [443, TARGETS[1], 443, TARGETS[1], TARGETS[1], 443] {
+            socket.send_to(b"who am I?", (address, port))?;
+            let (_, from) =
+                socket.recv_from(&mut [0; 64]).with_context(|| format!("asking {address} {port} from a port used before"))?;
+            ensure!(from == SocketAddr::new(address, port), "{port} was asked and {from} answered");
+        }
+        Ok(())
+    })
+}
+
+/// With the external traffic policy `Cluster`, kube-proxy masquerades: the pod sees the node's address.
+fn with_masquerading(node: &Node, service: &Service) -> Result<()> {
+    let settle = |policy: &str, own_addresses: usize| {
+        service.set_traffic_policy(policy)?;
+        wait_for("kube-proxy to follow the traffic policy", Duration::from_secs(60), || {
+            let mut seen = Answers::default();
+            for address in Wired::NODE {
+                seen += node.ask(Protocol::Tcp, address, TARGETS[0], 1)?;
+                seen += node.ask(Protocol::Udp, address, TARGETS[1], 1)?;
+            }
+            Ok((seen.all() && seen.with_own_address == own_addresses).then_some(()))
+        })
+    };
+    settle("Cluster", 0)?;
     for address in Wired::NODE {
-        let answers = node.ask(Protocol::Tcp, address, 80, 1)?;
-        ensure!(answers.answered == 0, "{address} 80 answers without a redirect");
+        for (protocol, port) in [(Protocol::Tcp, 80), (Protocol::Udp, 443)] {
+            let answers = node.ask(protocol, address, port, FEW)?;
+            ensure!(answers.all() && answers.with_own_address == 0, "masqueraded: {protocol:?} {address} {port}: {answers}");
+        }
     }
-    Ok(column.join(", "))
+    settle("Local", 4)
 }
 
 /// What the reference cluster's worker script does, word for word but for the ports' names. Nothing is asserted: it is only shown.

@@ -92,7 +92,8 @@ impl<'node> Agent<'node> {
             // A thread that shares its current folder with others cannot change its mounts.
             unshare(CloneFlags::CLONE_FS).context("parting from the other threads' current folder")?;
             setns(&self.mounts, CloneFlags::CLONE_NEWNS).context("entering a mount namespace")?;
-            let config = load(vec![Source::file("/etc/gpuk/agent.toml", configuration)]).map_err(|error| anyhow!("{error:?}"))?.config;
+            let config =
+                load(vec![Source::file("/etc/gpuk/agent.toml", configuration)]).map_err(|error| anyhow!("{error:?}"))?.config;
             let host = Host {
                 units: Box::new(ScriptedUnits::default()),
                 kernel: Box::new(RecordingKernel::default()),

@@ -49,7 +49,8 @@ impl Felix {
     /// Makes its chains on a node and keeps its jumps at the top.
     pub fn beside(node: &Node) -> Result<Self> {
         write(&node.iptables, &node.wired.node, |(table, chains)| format!("*{table}\n{chains}-I {JUMP}\nCOMMIT\n"))?;
-        let (iptables, network, insertions) = (node.iptables.clone(), node.wired.node.try_clone()?, Arc::new(AtomicUsize::new(0)));
+        let (iptables, network, insertions) =
+            (node.iptables.clone(), node.wired.node.try_clone()?, Arc::new(AtomicUsize::new(0)));
         let (stop, stopped) = mpsc::channel();
         let count = Arc::clone(&insertions);
         let thread = thread::spawn(move || {

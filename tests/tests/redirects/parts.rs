@@ -110,7 +110,8 @@ impl Node {
             stream.read_to_string(&mut text)?;
             Ok(text)
         })?;
-        let counts = metrics.lines().filter(|line| line.starts_with(NAME)).filter_map(|line| line.rsplit(' ').next()?.parse::<u64>().ok());
+        let counts =
+            metrics.lines().filter(|line| line.starts_with(NAME)).filter_map(|line| line.rsplit(' ').next()?.parse::<u64>().ok());
         Ok(counts.sum())
     }
 
@@ -141,8 +142,11 @@ impl Node {
 fn portmap(wired: &Wired, iptables: &Iptables) -> Result<()> {
     let plugin = find("portmap").context("portmap is not installed")?;
     let network = wired.pod.path();
-    let addresses: Vec<_> =
-        Wired::POD.iter().zip([24, 64]).map(|(address, bits)| json!({"address": format!("{address}/{bits}"), "interface": 0})).collect();
+    let addresses: Vec<_> = Wired::POD
+        .iter()
+        .zip([24, 64])
+        .map(|(address, bits)| json!({"address": format!("{address}/{bits}"), "interface": 0}))
+        .collect();
     for (number, protocol) in [(0, "tcp"), (1, "tcp"), (1, "udp")] {
         let (host, pod) = (TARGETS[number], POD_PORTS[number]);
         let configuration = json!({
@@ -151,8 +155,15 @@ fn portmap(wired: &Wired, iptables: &Iptables) -> Result<()> {
             "prevResult": {"cniVersion": "1.0.0", "interfaces": [{"name": "eth0", "sandbox": network}], "ips": addresses},
         });
         let mut command = Command::new(&plugin);
-        command.envs([("PATH", iptables.path().as_str()), ("CNI_COMMAND", "ADD"), ("CNI_IFNAME", "eth0"), ("CNI_NETNS", &network)]);
-        command.env("CNI_CONTAINERID", format!("pod-{host}-{protocol}")).env("CNI_PATH", plugin.parent().unwrap_or(Path::new("/")));
+        command.envs([
+            ("PATH", iptables.path().as_str()),
+            ("CNI_COMMAND", "ADD"),
+            ("CNI_IFNAME", "eth0"),
+            ("CNI_NETNS", &network),
+        ]);
+        command
+            .env("CNI_CONTAINERID", format!("pod-{host}-{protocol}"))
+            .env("CNI_PATH", plugin.parent().unwrap_or(Path::new("/")));
         wired.node.inside(|| run_with_input(&mut command, configuration.to_string().as_bytes(), LIMIT))?;
     }
     Ok(())
@@ -175,10 +186,13 @@ impl Service {
         let ports = [(80, TARGETS[0], POD_PORTS[0]), (443, TARGETS[1], POD_PORTS[1]), (443, TARGETS[1], POD_PORTS[1])];
         let with_names = || names.iter().zip(protocols).zip(ports);
         let service_ports: Vec<_> = with_names()
-            .map(|((name, protocol), (port, node, _))| json!({"name": name, "protocol": protocol, "port": port, "nodePort": node}))
+            .map(
+                |((name, protocol), (port, node, _))| json!({"name": name, "protocol": protocol, "port": port, "nodePort": node}),
+            )
             .collect();
-        let slice_ports: Vec<_> =
-            with_names().map(|((name, protocol), (_, _, port))| json!({"name": name, "protocol": protocol, "port": port})).collect();
+        let slice_ports: Vec<_> = with_names()
+            .map(|((name, protocol), (_, _, port))| json!({"name": name, "protocol": protocol, "port": port}))
+            .collect();
         let mut items = vec![
             json!({"apiVersion": "v1", "kind": "Node", "metadata": {"name": NODE}}),
             json!({"apiVersion": "v1", "kind": "Service", "metadata": {"name": "ingress", "namespace": "default"}, "spec": {

@@ -21,8 +21,13 @@ pub struct Wired {
 }
 
 impl Wired {
+    /// The client's addresses.
+    pub const CLIENT: [IpAddr; 2] =
+        [IpAddr::V4(Ipv4Addr::new(10, 1, 0, 2)), IpAddr::V6(Ipv6Addr::new(0xfd01, 0, 0, 0, 0, 0, 0, 2))];
+
     /// The node's addresses, as the client knows them.
-    pub const NODE: [IpAddr; 2] = [IpAddr::V4(Ipv4Addr::new(10, 1, 0, 1)), IpAddr::V6(Ipv6Addr::new(0xfd01, 0, 0, 0, 0, 0, 0, 1))];
+    pub const NODE: [IpAddr; 2] =
+        [IpAddr::V4(Ipv4Addr::new(10, 1, 0, 1)), IpAddr::V6(Ipv6Addr::new(0xfd01, 0, 0, 0, 0, 0, 0, 1))];
 
     /// The pod's addresses.
     pub const POD: [IpAddr; 2] = [IpAddr::V4(Ipv4Addr::new(10, 2, 0, 2)), IpAddr::V6(Ipv6Addr::new(0xfd02, 0, 0, 0, 0, 0, 0, 2))];
@@ -45,11 +50,11 @@ impl Wired {
                  link set eth0 up\nlink set pod0 up\nroute add default via 10.1.0.2\nroute add default via fd01::2\n"
             ),
         )?;
-        for (network, addresses, gateways) in [
-            (&wired.client, ["10.1.0.2", "fd01::2"].map(str::to_owned), Self::NODE.map(|address| address.to_string())),
-            (&wired.pod, Self::POD.map(|address| address.to_string()), ["10.2.0.1", "fd02::1"].map(str::to_owned)),
-        ] {
-            let ([ipv4, ipv6], [gateway_ipv4, gateway_ipv6]) = (addresses, gateways);
+        let pod_gateways = ["10.2.0.1".parse::<IpAddr>()?, "fd02::1".parse::<IpAddr>()?];
+        for (network, [ipv4, ipv6], gateways) in
+            [(&wired.client, Self::CLIENT, Self::NODE), (&wired.pod, Self::POD, pod_gateways)]
+        {
+            let [gateway_ipv4, gateway_ipv6] = gateways;
             batch(
                 network,
                 &format!(
@@ -58,9 +63,11 @@ impl Wired {
                 ),
             )?;
         }
-        switch_on(&wired.node, &["ipv4/ip_forward", "ipv6/conf/all/forwarding"])?;
+        set(&wired.node, &[("ipv4/ip_forward", "1"), ("ipv6/conf/all/forwarding", "1")])?;
+        // Each refusal is told at once, not one a second.
+        set(&wired.node, &[("ipv4/icmp_ratelimit", "0"), ("ipv6/icmp/ratelimit", "0")])?;
         // Else tens of thousands of connections in a minute use up a client's ports.
-        switch_on(&wired.client, &["ipv4/tcp_tw_reuse"])?;
+        set(&wired.client, &[("ipv4/tcp_tw_reuse", "1")])?;
         Ok(wired)
     }
 }
@@ -71,11 +78,11 @@ fn batch(network: &Network, lines: &str) -> Result<()> {
     network.inside(|| run_with_input(&mut ip, lines.as_bytes(), LIMIT)).map(drop)
 }
 
-fn switch_on(network: &Network, switches: &[&str]) -> Result<()> {
+fn set(network: &Network, switches: &[(&str, &str)]) -> Result<()> {
     network.inside(|| {
-        switches.iter().try_for_each(|switch| {
+        switches.iter().try_for_each(|(name, value)| {
             // The kernel shows each thread the switches of its own network.
-            fs::write(format!("/proc/sys/net/{switch}"), "1").with_context(|| format!("setting net/{switch}"))
+            fs::write(format!("/proc/sys/net/{name}"), value).with_context(|| format!("setting net/{name}"))
         })
     })
 }

@@ -9,6 +9,7 @@
 //! (`net.ipv4.tcp_mtu_probing`).
 
 use std::fmt::Write as _;
+use std::iter;
 
 use crate::config::{Family, Redirect, Redirects};
 
@@ -52,8 +53,9 @@ impl Table {
         let rewrite: Vec<String> = wanted.iter().flat_map(|redirect| rewrite(redirect, config.mark.0)).collect();
         let restore: Vec<String> = wanted.iter().flat_map(|redirect| restore(redirect, config.mark.0)).collect();
         // What the node sends to itself comes by here a second time, rewritten already.
-        let remember_foreign = remember(config.mark.0, "iifname != \"lo\" ");
-        let remember_own = remember(config.mark.0, "");
+        let forget = |from| wanted.iter().flat_map(move |redirect| forget(redirect, config.mark.0, from));
+        let remember_foreign = iter::once(remember(config.mark.0)).chain(forget("iifname != \"lo\" ")).collect();
+        let remember_own = iter::once(remember(config.mark.0)).chain(forget("")).collect();
         let chain = |name, hook, priority, rules: &Vec<String>| Chain { name, hook, priority, rules: rules.clone() };
         let mut chains = vec![
             chain("rewrite", "prerouting", BEFORE_TRACKING, &rewrite),
@@ -106,14 +108,21 @@ fn rewrite(redirect: &Redirect, mark: u32) -> Vec<String> {
     })
 }
 
-/// The packet's mark is only the way from before connection tracking to behind it, and is taken off again. A connection stays known for
-/// a while when it is over (UDP: 30 s to 2 min); whoever uses the target port directly then, from the same port, is not redirected.
-fn remember(mark: u32, to_forget: &str) -> Vec<String> {
-    let others = !mark;
-    vec![
-        format!("meta mark and {mark:#x} != 0 ct mark set ct mark or {mark:#x} meta mark set meta mark and {others:#x} accept"),
-        format!("{to_forget}ct direction original ct mark and {mark:#x} != 0 ct mark set ct mark and {others:#x}"),
-    ]
+/// The packet's mark is only the way from before connection tracking to behind it, and is taken off again.
+fn remember(mark: u32) -> String {
+    format!("meta mark and {mark:#x} != 0 ct mark set ct mark or {mark:#x} meta mark set meta mark and {:#x} accept", !mark)
+}
+
+/// A connection stays known for a while when it is over (UDP: 30 s to 2 min): whoever uses the target port itself then, from the same
+/// port, is not redirected. The port is asked for because ICMP errors have their connection's direction and mark, too.
+fn forget(redirect: &Redirect, mark: u32, from: &str) -> Vec<String> {
+    let to = redirect.to;
+    each(redirect, |family, protocol| {
+        format!(
+            "{from}{family}{protocol} dport {to} ct direction original ct mark and {mark:#x} != 0 ct mark set ct mark and {:#x}",
+            !mark
+        )
+    })
 }
 
 fn restore(redirect: &Redirect, mark: u32) -> Vec<String> {
