@@ -12,7 +12,7 @@ use vm_tests::progress::say;
 use crate::agent::{Agent, INGRESS, NOTHING};
 use crate::parts::{Node, TARGETS};
 
-/// Measured in turns, so that whatever else the machine does falls on both.
+/// Measured in turns, so that whatever else the machine does falls on both; the quickest turn of each was disturbed least.
 const TURNS: usize = 15;
 
 /// Says how long the step takes to make its table, and to look.
@@ -27,7 +27,7 @@ pub fn of_the_step(agent: &Agent<'_>) -> Result<()> {
         made.push(Duration::from_millis(record.took).saturating_sub(missing + look));
         looked.push(look);
     }
-    say(format_args!("making the table: {:?}; a look, with a connection to each port: {:?}", median(made), median(looked)));
+    say(format_args!("making the table: {:?}; a look, with a connection to each port: {:?}", quickest(&made), quickest(&looked)));
     Ok(())
 }
 
@@ -39,7 +39,7 @@ pub fn of_connections(node: &Node) -> Result<()> {
             direct.push(work(TARGETS[0])?);
             redirected.push(work(80)?);
         }
-        let (direct, redirected) = (median(direct), median(redirected));
+        let (direct, redirected) = (quickest(&direct), quickest(&redirected));
         let ratio = redirected.as_secs_f64() / direct.as_secs_f64();
         say(format_args!("{what}: direct {direct:?}, redirected {redirected:?}: {:+.1} %", (ratio - 1.0) * 100.0));
         Ok(())
@@ -57,9 +57,8 @@ pub fn of_connections(node: &Node) -> Result<()> {
     Ok(())
 }
 
-fn median(mut all: Vec<Duration>) -> Duration {
-    all.sort();
-    all[all.len() / 2]
+fn quickest(all: &[Duration]) -> Duration {
+    all.iter().min().copied().unwrap_or_default()
 }
 
 fn connect(node: &Node, address: IpAddr, port: u16) -> Result<TcpStream> {
