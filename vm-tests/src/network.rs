@@ -21,7 +21,7 @@ use nix::sched::{CloneFlags, setns, unshare};
 
 use crate::command::run;
 pub use asking::{Answers, Protocol, answer, ask};
-pub use wired::Wired;
+pub use wired::{Joint, Wired};
 
 const LIMIT: Duration = Duration::from_secs(20);
 

@@ -11,7 +11,7 @@ use anyhow::{Context as _, Result, ensure};
 use serde_json::json;
 use vm_tests::cluster::Reachable;
 use vm_tests::command::run_with_input;
-use vm_tests::network::{Answers, Protocol, Wired, answer, ask};
+use vm_tests::network::{Answers, Joint, Protocol, Wired, answer, ask};
 use vm_tests::packages::find;
 use vm_tests::parts::Program;
 use vm_tests::process::{Life, Process};
@@ -67,7 +67,8 @@ impl Node {
     /// Waits until the target ports answer.
     pub fn with(part: Part, back_end: BackEnd, service: Option<&Service>) -> Result<Self> {
         let iptables = Iptables::with(back_end)?;
-        let wired = Wired::new(&service.map(|service| service.cluster.port()).into_iter().collect::<Vec<_>>())?;
+        let joint = if matches!(part, Part::HostPort | Part::ProxyNftables) { Joint::Bridged } else { Joint::Routed };
+        let wired = Wired::new(joint, &service.map(|service| service.cluster.port()).into_iter().collect::<Vec<_>>())?;
         if part == Part::Listener {
             TARGETS.iter().try_for_each(|port| answer(&wired.node, &Wired::NODE, *port))?;
         } else {
