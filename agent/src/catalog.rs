@@ -4,7 +4,7 @@ use crate::config::Role;
 use crate::step::Step;
 use crate::steps::{
     containerd::Containerd, hostname::Hostname, identity::OwnIdentity, join::Join, kernel::Kernel, kubelet::Kubelet, node::Node,
-    observed::Observed,
+    observed::Observed, redirects::Redirects,
 };
 
 /// Every step of a role, in order. A step comes after those it needs. A node that someone else manages is only looked at.
@@ -16,6 +16,7 @@ pub fn steps(role: Role) -> Vec<Box<dyn Step>> {
         Box::new(OwnIdentity),
         Box::new(Hostname),
         Box::new(Kernel),
+        Box::new(Redirects),
         Box::new(Containerd),
         Box::new(Kubelet),
         Box::new(Join),

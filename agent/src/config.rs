@@ -15,6 +15,7 @@ mod pairs;
 mod place;
 mod provider_id;
 mod raw;
+pub mod redirect;
 pub mod schema;
 mod secret;
 mod sections;
@@ -34,6 +35,7 @@ pub use merge::Setting;
 pub use node_name::{LONGEST_NAME, NameTemplate, PLACEHOLDERS};
 pub use place::{Origin, Place};
 pub use provider_id::ProviderId;
+pub use redirect::{Family, Mark, Protocol, Redirect, RedirectKind};
 pub use secret::{REDACTED, Secret};
 pub use sections::{
     Cloud, Cluster, ClusterKind, Config, Containerd, Enabled, Gpu, Missing, NameTaken, Node, Redirects, Report, Role, Runtime,

@@ -1,6 +1,7 @@
 //! Looking must never change a machine, so what a step is handed can only read.
 
 use std::collections::BTreeMap;
+use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
@@ -105,6 +106,16 @@ impl<'a> Look<'a> {
     /// One request to a metadata service: plain HTTP, no proxy, no redirect, a capped answer, a time limit.
     pub async fn plain(&self, request: PlainRequest) -> Result<PlainAnswer, Unreachable> {
         self.host.network.plain(request).await
+    }
+
+    /// Whether somebody accepts a TCP connection, asked from the network namespace in a file, or from this machine's own.
+    pub async fn connect(&self, to: SocketAddr, namespace: Option<&str>, limit: Duration) -> Result<(), Unreachable> {
+        self.host.network.connect(to, namespace.map(Path::new), limit).await
+    }
+
+    /// The address from which this machine speaks to the world; `None` where it has no default route.
+    pub fn own_address(&self) -> Option<IpAddr> {
+        self.host.network.own_address()
     }
 
     /// What the CRI socket answers to `Status` (Kubernetes CRI API, `runtime.v1`).

@@ -8,6 +8,7 @@ pub mod kernel;
 pub mod kubelet;
 pub mod node;
 pub mod observed;
+pub mod redirects;
 
 #[cfg(test)]
 mod tests;

@@ -4,6 +4,10 @@
 //! `169.254.169.254` on its loopback interface, the guest finds there whatever listens there. The host's addresses stay as they
 //! are, and chosen ports of its loopback interface are passed on, so that a control plane is where it always is.
 
+mod asking;
+mod wired;
+
+use std::ffi::OsStr;
 use std::fs::File;
 use std::io;
 use std::net::{Shutdown, TcpListener, TcpStream};
@@ -16,6 +20,8 @@ use anyhow::{Context as _, Result, anyhow};
 use nix::sched::{CloneFlags, setns, unshare};
 
 use crate::command::run;
+pub use asking::{Answers, Protocol, answer, ask};
+pub use wired::{Joint, Wired};
 
 const LIMIT: Duration = Duration::from_secs(20);
 
@@ -39,15 +45,39 @@ impl Network {
 
     /// A socket that listens inside; it may be used from anywhere.
     pub fn listen(&self, address: &str) -> Result<TcpListener> {
-        on_a_thread(|| {
-            setns(&self.namespace, CloneFlags::CLONE_NEWNET).context("entering a network namespace")?;
-            TcpListener::bind(address).with_context(|| format!("listening on {address} in a network namespace"))
-        })
+        self.inside(|| TcpListener::bind(address).with_context(|| format!("listening on {address} in a network namespace")))
     }
 
     /// The words that start a program inside.
     pub fn prefix(&self) -> [String; 2] {
-        ["nsenter".to_owned(), format!("--net=/proc/{}/fd/{}", std::process::id(), self.namespace.as_raw_fd())]
+        ["nsenter".to_owned(), format!("--net={}", self.path())]
+    }
+
+    /// The same network once more, for another thread to keep.
+    pub fn try_clone(&self) -> Result<Self> {
+        Ok(Self { namespace: self.namespace.try_clone().context("keeping a network namespace twice")? })
+    }
+
+    /// Where other programs find the namespace for as long as this lives.
+    pub fn path(&self) -> String {
+        format!("/proc/{}/fd/{}", std::process::id(), self.namespace.as_raw_fd())
+    }
+
+    /// Moves the calling thread inside.
+    pub fn enter(&self) -> Result<()> {
+        setns(&self.namespace, CloneFlags::CLONE_NEWNET).context("entering a network namespace")
+    }
+
+    /// Does `work` on a thread inside.
+    pub fn inside<T: Send>(&self, work: impl FnOnce() -> Result<T> + Send) -> Result<T> {
+        on_a_thread(|| self.enter().and_then(|()| work()))
+    }
+
+    /// Runs a program inside and answers its standard output.
+    pub fn run(&self, program: impl AsRef<OsStr>, arguments: &[&str]) -> Result<String> {
+        let mut command = Command::new(program);
+        command.args(arguments);
+        self.inside(|| run(&mut command, LIMIT))
     }
 }
 

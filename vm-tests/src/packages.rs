@@ -24,6 +24,16 @@ const NEEDED: &[(&str, &str)] = &[
     ("busybox", "busybox-static"),
 ];
 
+/// What writes a node's packet filter rules, and what tests of them are set up with.
+const PACKET_FILTERS: &[(&str, &str)] = &[
+    ("ip", "iproute2"),
+    ("setpriv", "util-linux"),
+    ("nft", "nftables"),
+    ("iptables-nft", "iptables"),
+    ("iptables-legacy", "iptables"),
+    ("portmap", "containernetworking-plugins"),
+];
+
 /// QEMU's programs and their packages.
 const QEMU: &[(&str, &str)] = &[("qemu-system-x86_64", "qemu-system-x86"), ("qemu-img", "qemu-utils")];
 
@@ -43,15 +53,18 @@ pub struct Packages {
 impl Packages {
     /// Looks which programs are missing.
     pub fn look() -> Self {
-        let missing = NEEDED.iter().filter(|(program, _)| find(program).is_none());
-        let mut missing: Vec<_> = missing.map(|(_, package)| *package).collect();
-        missing.dedup();
+        let missing = missing_of(NEEDED);
         let qemu = if qemu_version().is_some_and(|version| version >= OLDEST_QEMU) && find("qemu-img").is_some() {
             Vec::new()
         } else {
             QEMU.iter().map(|(_, package)| *package).collect()
         };
         Self { missing, qemu }
+    }
+
+    /// Looks only for what tests with packet filters need.
+    pub fn of_packet_filters() -> Self {
+        Self { missing: missing_of(PACKET_FILTERS), qemu: Vec::new() }
     }
 
     /// The packages that are missing or too old.
@@ -80,6 +93,13 @@ impl Packages {
         }
         Ok(())
     }
+}
+
+fn missing_of(needed: &[(&str, &'static str)]) -> Vec<&'static str> {
+    let missing = needed.iter().filter(|(program, _)| find(program).is_none());
+    let mut missing: Vec<_> = missing.map(|(_, package)| *package).collect();
+    missing.dedup();
+    missing
 }
 
 fn apt(arguments: &[&str]) -> Result<()> {
@@ -111,11 +131,11 @@ fn install_qemu(packages: &[&str]) -> Result<()> {
     Ok(())
 }
 
-/// Where a program lies: in `$PATH`, or where only root's `$PATH` leads.
+/// Where a program lies: in `$PATH`, where only root's `$PATH` leads, or where Debian has CNI plugins.
 pub fn find(program: &str) -> Option<PathBuf> {
     let path = std::env::var_os("PATH").unwrap_or_default();
-    let administrators = ["/usr/sbin", "/sbin"].map(PathBuf::from);
-    std::env::split_paths(&path).chain(administrators).map(|folder| folder.join(program)).find(|file| file.is_file())
+    let others = ["/usr/sbin", "/sbin", "/usr/lib/cni"].map(PathBuf::from);
+    std::env::split_paths(&path).chain(others).map(|folder| folder.join(program)).find(|file| file.is_file())
 }
 
 /// The machine's package archive.

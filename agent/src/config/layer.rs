@@ -68,9 +68,6 @@ fn unknown_section(section: &RawEntry) -> ConfigError {
 /// The error about a key that its section does not have.
 pub fn unknown_key(section: &str, name: &str, place: &Place) -> ConfigError {
     let names: Vec<&str> = schema::keys_of(section).map(|key| key.name).collect();
-    if names.is_empty() {
-        return ConfigError::new(place, format!("[{section}] has no keys yet")).hint(format!("take {} out", quoted(name)));
-    }
     let error = ConfigError::new(place, format!("unknown key {} in [{section}]", quoted(name)));
     if let Some(near) = nearest(name, names.iter().copied()) {
         return error.hint(format!("did you mean {}?", quoted(near)));
@@ -118,7 +115,10 @@ impl Judge<'_> {
             (Kind::List(_, check), RawValue::List(items)) => {
                 Json::Array(items.iter().filter_map(|item| self.item(*check, item)).collect())
             }
-            (Kind::List(_, check), RawValue::Pair(text)) => {
+            (Kind::Rows(_, names, check), RawValue::List(items)) => {
+                Json::Array(items.iter().filter_map(|item| self.row(names, *check, item)).collect())
+            }
+            (Kind::List(_, check) | Kind::Rows(_, _, check), RawValue::Pair(text)) => {
                 let items = commas(text).filter_map(|item| self.check(*check, item, &raw.place));
                 Json::Array(items.map(Json::String).collect())
             }
@@ -147,7 +147,7 @@ impl Judge<'_> {
                 let wanted = match kind {
                     Kind::Boolean => "a boolean",
                     Kind::Choice(_) | Kind::Text(..) => "text",
-                    Kind::List(..) => "a list",
+                    Kind::List(..) | Kind::Rows(..) => "a list",
                     Kind::Map(..) => "a map",
                 };
                 return self.wrong(&raw.place, format!("this is {}, not {wanted}", other.describe()), None);
@@ -161,6 +161,35 @@ impl Judge<'_> {
             RawValue::Text(text) => self.check(check, text, &item.place).map(Json::String),
             other => self.wrong(&item.place, format!("an entry of this list is {}, not text", other.describe()), None),
         }
+    }
+
+    /// A map is as good as the text that says the same.
+    fn row(&mut self, names: &'static [&'static str], check: super::checks::Check, item: &Raw) -> Option<Json> {
+        let RawValue::Map(entries) = &item.value else { return self.item(check, item) };
+        let mut words = Vec::new();
+        for entry in entries {
+            let (name, place) = (entry.key.as_str(), &entry.value.place);
+            if !names.contains(&name) {
+                let near = did_you_mean(name, names.iter().copied());
+                return self.wrong(&entry.place, format!("{} is no name here", quoted(name)), near);
+            }
+            let values = match &entry.value.value {
+                RawValue::List(items) => items.iter().collect(),
+                _ => vec![&entry.value],
+            };
+            let values: Option<Vec<&str>> = values.iter().map(|raw| word(&raw.value)).collect();
+            match values {
+                Some(values) => words.push(format!("{name}={}", values.join("+"))),
+                None => {
+                    return self.wrong(
+                        place,
+                        format!("the value of {} is not a word, a number or a list of them", quoted(name)),
+                        None,
+                    );
+                }
+            }
+        }
+        self.check(check, &words.join(" "), &item.place).map(Json::String)
     }
 
     fn check(&mut self, check: super::checks::Check, text: &str, place: &Place) -> Option<String> {
@@ -196,6 +225,13 @@ impl Judge<'_> {
     fn show(&self, text: &str) -> String {
         if self.key.secret { format!("the text of {} characters here", text.chars().count()) } else { quoted(text) }
     }
+}
+
+/// A word of letters, digits and hyphens; anything else could be taken for more than one.
+fn word(value: &RawValue) -> Option<&str> {
+    let (RawValue::Text(text) | RawValue::Number(text)) = value else { return None };
+    let is_word = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-');
+    is_word.then_some(text)
 }
 
 fn commas(text: &str) -> impl Iterator<Item = &str> {

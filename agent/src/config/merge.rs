@@ -47,7 +47,7 @@ impl Merged {
         let slot = |key: &'static Key| {
             let empty = match key.kind {
                 Kind::Map(..) => Slot::Entries(BTreeMap::new()),
-                Kind::List(..) => Slot::Whole(Json::Array(Vec::new()), place.clone()),
+                Kind::List(..) | Kind::Rows(..) => Slot::Whole(Json::Array(Vec::new()), place.clone()),
                 Kind::Boolean | Kind::Choice(_) | Kind::Text(..) => Slot::Whole(Json::Null, place.clone()),
             };
             let default = key.default.and_then(|text| {

@@ -18,7 +18,9 @@ pub enum RawValue {
     Text(String),
     /// `true` or `false`.
     Boolean(bool),
-    /// Something that no key takes; the text says what, such as "a number".
+    /// A number, as it is written.
+    Number(String),
+    /// Something that no key takes; the text says what, such as "a date".
     Other(&'static str),
     /// Nothing, as in `key:` in YAML.
     Empty,
@@ -47,6 +49,7 @@ impl RawValue {
         match self {
             RawValue::Text(_) | RawValue::Pair(_) => "text",
             RawValue::Boolean(_) => "a boolean",
+            RawValue::Number(_) => "a number",
             RawValue::Other(what) => what,
             RawValue::Empty => "empty",
             RawValue::List(_) => "a list",

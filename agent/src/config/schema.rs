@@ -7,6 +7,7 @@ use super::checks::{Check, absolute_path, cluster_name, image, kubelet_argument,
 use super::labels::{Taint, check_label};
 use super::node_name::NameTemplate;
 use super::provider_id::ProviderId;
+use super::redirect::{FIELDS, Mark, Redirect};
 use super::service_url::ServiceUrl;
 use super::values::{Endpoint, Period, Pin};
 
@@ -20,6 +21,8 @@ pub enum Kind {
     Text(&'static str, Check),
     /// A list of texts, each checked by itself. A later layer replaces it as a whole.
     List(&'static str, Check),
+    /// A list of texts or of maps with these names; a map is checked as the text `name=value name=value`. A later layer replaces it as a whole.
+    Rows(&'static str, &'static [&'static str], Check),
     /// Texts by key, checked in pairs. A later layer adds to it and replaces single entries.
     Map(&'static str, fn(&str, &str) -> Result<(), String>),
 }
@@ -59,7 +62,7 @@ impl Key {
             Kind::Boolean => "right would be true or false".to_owned(),
             Kind::Choice(words) => format!("right would be \"{}\"", words.join("\" or \"")),
             Kind::Text(right, _) => format!("right would be {right}, e.g. {}", self.example),
-            Kind::List(right, _) => {
+            Kind::List(right, _) | Kind::Rows(right, ..) => {
                 format!("right would be a list of {right}, e.g. {}", self.example)
             }
             Kind::Map(right, _) => {
@@ -90,7 +93,7 @@ pub static SECTIONS: [Section; 7] = [
     Section { name: "cloud", documentation: "Where the machine learns who it is." },
     Section { name: "gpu", documentation: "Whether the machine's GPUs are looked after." },
     Section { name: "containerd", documentation: "Where the container runtime is, and what it should do." },
-    Section { name: "redirects", documentation: "Reserved; it has no keys yet." },
+    Section { name: "redirects", documentation: "Ports of the node behind which the ingress answers." },
     Section { name: "report", documentation: "What is told to the cluster." },
 ];
 
@@ -259,6 +262,29 @@ pub static KEYS: &[Key] = &[
         default: Some("runc"),
         documentation: "Runtime of pods that name no runtime class.",
         ..key("containerd", "default-runtime", "\"runc\"")
+    },
+    Key {
+        kind: Kind::Boolean,
+        default: Some("false"),
+        documentation: "Redirects ports 80 and 443 to 32245 and 32479; rules for these ports win.",
+        ..key("redirects", "ingress", "true")
+    },
+    Key {
+        kind: Kind::Rows("redirects, each PORT:TO or a map of port, to, protocols, families, kind", FIELDS, typed::<Redirect>),
+        documentation: "Redirects, of TCP over IPv4 and IPv6 where nothing else is said; kind is what should answer: listener, node-port or auto.",
+        ..key("redirects", "rules", "[{ port = 443, to = 32479, protocols = [\"tcp\", \"udp\"] }]")
+    },
+    Key {
+        kind: Kind::Boolean,
+        default: Some("true"),
+        documentation: "Whether connections of the node to itself are redirected, too.",
+        ..key("redirects", "from-node", "true")
+    },
+    Key {
+        kind: Kind::Text("one bit in hexadecimal that nobody else marks packets with", typed::<Mark>),
+        default: Some("0x1000"),
+        documentation: "Bit of the packet mark and connection mark by which redirected connections are known.",
+        ..key("redirects", "mark", "\"0x1000\"")
     },
     Key {
         kind: Kind::Boolean,

@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 use super::labels::Taint;
 use super::node_name::NameTemplate;
 use super::provider_id::ProviderId;
+use super::redirect::{Mark, Redirect};
 use super::schema;
 use super::secret::Secret;
 use super::service_url::ServiceUrl;
@@ -28,7 +29,7 @@ pub struct Config {
     pub gpu: Gpu,
     /// Its container runtime.
     pub containerd: Containerd,
-    /// Reserved.
+    /// Ports behind which the ingress answers.
     pub redirects: Redirects,
     /// What is told to the cluster.
     pub report: Report,
@@ -196,10 +197,30 @@ pub enum Runtime {
     Nvidia,
 }
 
-/// `[redirects]`, which has no keys yet.
+/// `[redirects]`
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
-pub struct Redirects {}
+pub struct Redirects {
+    /// Redirects the ports of the web to the ingress's usual node ports.
+    pub ingress: bool,
+    /// Redirects that somebody wrote.
+    pub rules: Vec<Redirect>,
+    /// Connections of the node to itself are redirected, too.
+    pub from_node: bool,
+    /// Marks redirected connections.
+    pub mark: Mark,
+}
+
+impl Redirects {
+    /// The ports of the web, and the node ports of the ingress in the clusters this is made for.
+    const INGRESS: [(u16, u16); 2] = [(80, 32245), (443, 32479)];
+
+    /// Every redirect that is asked for.
+    pub fn wanted(&self) -> Vec<Redirect> {
+        let ingress = Self::INGRESS.iter().filter(|(port, _)| self.ingress && self.rules.iter().all(|rule| rule.port != *port));
+        self.rules.iter().cloned().chain(ingress.map(|(port, to)| Redirect::new(*port, *to))).collect()
+    }
+}
 
 /// `[report]`
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

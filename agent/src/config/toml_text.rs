@@ -63,7 +63,8 @@ impl Reader<'_> {
         let raw = match value.get_ref() {
             DeValue::String(text) => RawValue::Text(text.to_string()),
             DeValue::Boolean(boolean) => RawValue::Boolean(*boolean),
-            DeValue::Integer(_) | DeValue::Float(_) => RawValue::Other("a number"),
+            DeValue::Integer(number) => RawValue::Number(number.to_string()),
+            DeValue::Float(_) => RawValue::Other("a number"),
             DeValue::Datetime(_) => RawValue::Other("a date"),
             DeValue::Array(items) => RawValue::List(items.iter().map(|item| self.value(item)).collect()),
             DeValue::Table(table) => RawValue::Map(self.entries(table)),

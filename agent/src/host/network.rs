@@ -1,9 +1,12 @@
 //! An API server is judged by what it answers and by how the connection failed, so both come back typed.
 
+mod connect;
 mod plain;
 mod scripted;
 
 use std::cell::OnceCell;
+use std::net::{IpAddr, SocketAddr};
+use std::path::Path;
 use std::time::{Duration, SystemTime};
 
 use async_trait::async_trait;
@@ -95,6 +98,12 @@ pub trait Network {
 
     /// One request to a metadata service over plain HTTP: no proxy, no redirect.
     async fn plain(&self, request: PlainRequest) -> Result<PlainAnswer, Unreachable>;
+
+    /// Whether somebody accepts a TCP connection, asked from the network namespace in a file, or from this machine's own.
+    async fn connect(&self, to: SocketAddr, namespace: Option<&Path>, limit: Duration) -> Result<(), Unreachable>;
+
+    /// The address from which this machine speaks to the world; `None` where it has no default route.
+    fn own_address(&self) -> Option<IpAddr>;
 }
 
 /// The machine's network.
@@ -150,6 +159,14 @@ impl Network for RealNetwork {
             }
         };
         plain::send(client, request).await
+    }
+
+    async fn connect(&self, to: SocketAddr, namespace: Option<&Path>, limit: Duration) -> Result<(), Unreachable> {
+        connect::connect(to, namespace.map(Path::to_owned), limit).await
+    }
+
+    fn own_address(&self) -> Option<IpAddr> {
+        connect::own_address()
     }
 }
 

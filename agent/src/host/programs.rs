@@ -22,6 +22,11 @@ pub enum Question {
         /// How many lines at most.
         lines: u16,
     },
+    /// A table of nftables' family `inet`, as JSON (libnftables-json(5)).
+    NftTable {
+        /// The table's name.
+        name: String,
+    },
 }
 
 impl Question {
@@ -42,6 +47,7 @@ impl Question {
             ]
             .map(str::to_owned)
             .to_vec(),
+            Self::NftTable { name } => ["nft", "--json", "list", "table", "inet", name].map(str::to_owned).to_vec(),
         }
     }
 }

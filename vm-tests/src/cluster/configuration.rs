@@ -11,6 +11,8 @@ use crate::process::{Life, Process};
 pub const TOKEN: &str = "abcdef.0123456789abcdef";
 
 const SERVICES: &str = "10.96.0.0/12";
+/// Only Services that ask for it get an address of it.
+const SERVICES_IPV6: &str = "fd00:96::/108";
 const PODS: &str = "10.244.0.0/16";
 
 #[derive(Debug)]
@@ -121,7 +123,7 @@ apiServer: {{certSANs: [127.0.0.1, localhost, {advertised}]}}
             "--service-account-issuer=https://kubernetes.default.svc.cluster.local",
             "--service-account-key-file=pki/sa.pub",
             "--service-account-signing-key-file=pki/sa.key",
-            &format!("--service-cluster-ip-range={SERVICES}"),
+            &format!("--service-cluster-ip-range={SERVICES},{SERVICES_IPV6}"),
             "--requestheader-client-ca-file=pki/front-proxy-ca.crt",
             "--proxy-client-cert-file=pki/front-proxy-client.crt",
             "--proxy-client-key-file=pki/front-proxy-client.key",

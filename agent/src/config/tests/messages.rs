@@ -43,7 +43,7 @@ fn unknown_keys() {
         "/etc/gpuk/agent.toml:2:1: unknown key \"token_file\" in [cluster]; did you mean \"token-file\"?\n\
          /etc/gpuk/agent.toml:3:1: unknown key \"labels\" in [cluster]; it belongs under [node]\n\
          /etc/gpuk/agent.toml:4:1: unknown key \"x\" in [cluster]; there are kind, name, endpoints, token, token-file, ca-cert-hashes, unsafe-skip-ca-verification, patience\n\
-         /etc/gpuk/agent.toml:6:1: [redirects] has no keys yet; take \"enabled\" out"
+         /etc/gpuk/agent.toml:6:1: unknown key \"enabled\" in [redirects]; it belongs under [gpu]"
     );
     assert_eq!(
         message(vec![toml("token = \"a\"\n[clusters]\n[storage]\n")]),
@@ -281,4 +281,24 @@ fn errors_have_fields() {
             "hint": "did you mean \"always\"?",
         }]))
     );
+}
+
+#[test]
+fn redirects() {
+    assert_eq!(
+        message(vec![toml(
+            "[redirects]\nrules = [\n{ port = 80, too = 81 },\n{ port = 80, to = 70000 },\n{ port = 80, to = [80.5] },\n{ to = 1 },\n\"80\",\n80,\n]\nmark = \"0x4000\"\n"
+        )]),
+        "/etc/gpuk/agent.toml:3:14: redirects.rules: \"too\" is no name here; did you mean \"to\"?\n\
+         /etc/gpuk/agent.toml:4:1: redirects.rules: \"port=80 to=70000\" has the port \"70000\", which is no number from 1 to 65535; right would be a list of redirects, each PORT:TO or a map of port, to, protocols, families, kind, e.g. [{ port = 443, to = 32479, protocols = [\"tcp\", \"udp\"] }]\n\
+         /etc/gpuk/agent.toml:5:19: redirects.rules: the value of \"to\" is not a word, a number or a list of them; right would be a list of redirects, each PORT:TO or a map of port, to, protocols, families, kind, e.g. [{ port = 443, to = 32479, protocols = [\"tcp\", \"udp\"] }]\n\
+         /etc/gpuk/agent.toml:6:1: redirects.rules: \"to=1\" does not say which port is redirected; right would be a list of redirects, each PORT:TO or a map of port, to, protocols, families, kind, e.g. [{ port = 443, to = 32479, protocols = [\"tcp\", \"udp\"] }]\n\
+         /etc/gpuk/agent.toml:7:1: redirects.rules: \"80\" has no colon between its two ports; right would be a list of redirects, each PORT:TO or a map of port, to, protocols, families, kind, e.g. [{ port = 443, to = 32479, protocols = [\"tcp\", \"udp\"] }]\n\
+         /etc/gpuk/agent.toml:8:1: redirects.rules: an entry of this list is a number, not text; right would be a list of redirects, each PORT:TO or a map of port, to, protocols, families, kind, e.g. [{ port = 443, to = 32479, protocols = [\"tcp\", \"udp\"] }]\n\
+         /etc/gpuk/agent.toml:10:8: redirects.mark: \"0x4000\" belongs to kube-proxy, for masquerading; right would be one bit in hexadecimal that nobody else marks packets with, e.g. \"0x1000\""
+    );
+    let yaml = "#cloud-config\ngpuk:\n  redirects:\n    rules: [{port: 80, to: 32245, protocols: [tcp, udp]}, \"443:32479\"]\n";
+    let sources = user_data::unpack(yaml.as_bytes()).and_then(|user_data| user_data.layers(None)).unwrap();
+    let rules: Vec<String> = right(sources).config.redirects.rules.iter().map(ToString::to_string).collect();
+    assert_eq!(rules, ["80:32245 protocols=tcp+udp", "443:32479"]);
 }

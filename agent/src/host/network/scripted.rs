@@ -1,6 +1,9 @@
 //! A fake network: it shows what the agent makes of an answer, not how a connection behaves.
 
 use std::cell::RefCell;
+use std::net::{IpAddr, SocketAddr};
+use std::path::Path;
+use std::time::Duration;
 
 use async_trait::async_trait;
 
@@ -13,6 +16,10 @@ pub struct ScriptedNetwork {
     rules: Vec<(String, Box<dyn Fn(&Get) -> Result<Answer, Unreachable>>)>,
     #[allow(clippy::type_complexity, reason = "a list of rules, read nowhere else")]
     plain: Vec<(String, Box<dyn Fn(&PlainRequest) -> Result<PlainAnswer, Unreachable>>)>,
+    /// Connections that are accepted: `tcp://10.0.0.5:80`, with ` from PATH` for a network namespace.
+    pub open: Vec<String>,
+    /// This machine's own address.
+    pub address: Option<IpAddr>,
     /// Every URL that was asked, in order.
     pub seen: RefCell<Vec<String>>,
 }
@@ -57,5 +64,16 @@ impl Network for ScriptedNetwork {
             Some((_, rule)) => rule(&request),
             None => Err(refused(&request.url)),
         }
+    }
+
+    async fn connect(&self, to: SocketAddr, namespace: Option<&Path>, _limit: Duration) -> Result<(), Unreachable> {
+        let from = namespace.map_or_else(String::new, |path| format!(" from {}", path.display()));
+        let whole = format!("tcp://{to}{from}");
+        self.seen.borrow_mut().push(whole.clone());
+        if self.open.contains(&whole) { Ok(()) } else { Err(refused(&whole)) }
+    }
+
+    fn own_address(&self) -> Option<IpAddr> {
+        self.address
     }
 }

@@ -6,6 +6,7 @@ mod discovering;
 mod joining;
 mod naming;
 
+use std::net::{IpAddr, SocketAddr};
 use std::path::Path;
 use std::time::{Duration, SystemTime};
 
@@ -143,6 +144,14 @@ impl Network for Tarpit {
 
     async fn plain(&self, _request: PlainRequest) -> Result<PlainAnswer, Unreachable> {
         std::future::pending().await
+    }
+
+    async fn connect(&self, to: SocketAddr, namespace: Option<&Path>, limit: Duration) -> Result<(), Unreachable> {
+        self.script.connect(to, namespace, limit).await
+    }
+
+    fn own_address(&self) -> Option<IpAddr> {
+        self.script.own_address()
     }
 }
 

@@ -1,0 +1,106 @@
+//! A rewrite of each packet costs something; it shows only beside the same connection without one.
+
+use std::io::{BufRead as _, BufReader, Read as _, Write as _};
+use std::net::{IpAddr, SocketAddr, TcpStream};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, Result, anyhow, ensure};
+use vm_tests::network::{Protocol, Wired};
+use vm_tests::progress::say;
+
+use crate::agent::{Agent, INGRESS, NOTHING};
+use crate::parts::{Node, TARGETS};
+
+/// Measured in turns, so that whatever else the machine does falls on both; the quickest turn of each was disturbed least.
+const TURNS: usize = 15;
+
+/// Says how long the step takes to make its table, and to look.
+pub fn of_the_step(agent: &Agent<'_>) -> Result<()> {
+    let (mut made, mut looked) = (Vec::new(), Vec::new());
+    for _ in 0..TURNS {
+        agent.ready(NOTHING)?;
+        let missing = agent.look(INGRESS)?.1;
+        let record = agent.ready(INGRESS)?;
+        let look = agent.look(INGRESS)?.1;
+        // The round looked twice: before and behind.
+        made.push(Duration::from_millis(record.took).saturating_sub(missing + look));
+        looked.push(look);
+    }
+    say(format_args!("making the table: {:?}; a look, with a connection to each port: {:?}", quickest(&made), quickest(&looked)));
+    Ok(())
+}
+
+/// Says what each kind of work takes through a redirect, as parts of what it takes without.
+pub fn of_connections(node: &Node) -> Result<()> {
+    let compare = |what: &str, work: &dyn Fn(u16) -> Result<Duration>| -> Result<()> {
+        let (mut direct, mut redirected) = (Vec::new(), Vec::new());
+        for _ in 0..TURNS {
+            direct.push(work(TARGETS[0])?);
+            redirected.push(work(80)?);
+        }
+        let (direct, redirected) = (quickest(&direct), quickest(&redirected));
+        let ratio = redirected.as_secs_f64() / direct.as_secs_f64();
+        say(format_args!("{what}: direct {direct:?}, redirected {redirected:?}: {:+.1} %", (ratio - 1.0) * 100.0));
+        Ok(())
+    };
+    for address in Wired::NODE {
+        compare(&format!("300 connections to {address}"), &|port| {
+            let began = Instant::now();
+            let answers = node.ask(Protocol::Tcp, address, port, 300)?;
+            ensure!(answers.all(), "{answers}");
+            Ok(began.elapsed())
+        })?;
+        compare(&format!("2,000 questions to {address} on one connection"), &|port| talk(node, address, port))?;
+        compare(&format!("64 MiB to {address} and back"), &|port| send(node, address, port))?;
+    }
+    Ok(())
+}
+
+fn quickest(all: &[Duration]) -> Duration {
+    all.iter().min().copied().unwrap_or_default()
+}
+
+fn connect(node: &Node, address: IpAddr, port: u16) -> Result<TcpStream> {
+    node.wired.client.inside(|| {
+        let stream = TcpStream::connect(SocketAddr::new(address, port)).context("connecting")?;
+        stream.set_nodelay(true)?;
+        stream.set_read_timeout(Some(Duration::from_secs(20)))?;
+        // Whom it sees is said first.
+        BufReader::with_capacity(1, &stream).read_line(&mut String::new())?;
+        Ok(stream)
+    })
+}
+
+fn talk(node: &Node, address: IpAddr, port: u16) -> Result<Duration> {
+    let mut stream = connect(node, address, port)?;
+    let began = Instant::now();
+    let mut byte = [0];
+    for _ in 0..2000 {
+        stream.write_all(b"?")?;
+        stream.read_exact(&mut byte)?;
+    }
+    Ok(began.elapsed())
+}
+
+fn send(node: &Node, address: IpAddr, port: u16) -> Result<Duration> {
+    const SIZE: usize = 64 << 20;
+    let stream = connect(node, address, port)?;
+    let mut writing = stream.try_clone()?;
+    let began = Instant::now();
+    let writer = thread::spawn(move || {
+        let piece = vec![7; 256 << 10];
+        (0..SIZE / piece.len()).try_for_each(|_| writing.write_all(&piece))
+    });
+    let mut buffer = vec![0; 256 << 10];
+    let mut left = SIZE;
+    while left > 0 {
+        match (&stream).read(&mut buffer)? {
+            0 => return Err(anyhow!("the other side hung up {left} bytes early")),
+            count => left -= count.min(left),
+        }
+    }
+    let took = began.elapsed();
+    writer.join().map_err(|_| anyhow!("the writing thread panicked"))??;
+    Ok(took)
+}
