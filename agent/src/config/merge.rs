@@ -10,6 +10,7 @@ use super::labels::Taint;
 use super::layer::{Said, Statement, judge};
 use super::place::{Origin, Place};
 use super::raw::{Raw, RawValue};
+use super::redirect::{self, Redirect};
 use super::schema::{KEYS, Key, Kind, SECTIONS};
 use super::secret::REDACTED;
 use super::sections::Config;
@@ -28,6 +29,10 @@ pub struct Setting {
 /// Two ways to say one thing.
 const TOKEN: &str = "cluster.token";
 const TOKEN_FILE: &str = "cluster.token-file";
+
+/// Together they say what is redirected.
+const REDIRECTS: &str = "redirects.rules";
+const INGRESS: &str = "redirects.ingress";
 
 /// Lists in which each key and effect may stand once.
 const TAINTS: [&str; 3] = ["node.taints", "gpu.taints", "gpu.startup-taints"];
@@ -83,7 +88,21 @@ impl Merged {
     /// What the layers say that cannot hold together.
     pub fn contradictions(&self) -> Vec<ConfigError> {
         let taints = self.rows().filter(|(key, _)| TAINTS.contains(&key.path().as_str()));
-        self.two_tokens().into_iter().chain(taints.filter_map(|(key, slot)| twice_in_one_place(key, slot))).collect()
+        let taints = taints.filter_map(|(key, slot)| twice_in_one_place(key, slot));
+        self.two_tokens().into_iter().chain(taints).chain(self.redirects_that_meet()).collect()
+    }
+
+    fn redirects_that_meet(&self) -> Option<ConfigError> {
+        let whole = |path: &str| match self.rows().find(|(key, _)| key.path() == path)? {
+            (_, Slot::Whole(value, place)) => Some((value, place)),
+            _ => None,
+        };
+        let (rules, place) = whole(REDIRECTS)?;
+        let rules: Vec<Redirect> = rules.as_array()?.iter().filter_map(|rule| rule.as_str()?.parse().ok()).collect();
+        let ingress = whole(INGRESS).is_some_and(|(value, _)| *value == Json::Bool(true));
+        let message = redirect::contradiction(&redirect::all(&rules, ingress))?;
+        let beside = if ingress { " (with redirects.ingress = true)" } else { "" };
+        Some(ConfigError::new(place, format!("{message}{beside}")).about(REDIRECTS).hint("keep one of them"))
     }
 
     fn two_tokens(&self) -> Option<ConfigError> {

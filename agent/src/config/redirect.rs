@@ -93,6 +93,15 @@ impl Redirect {
     }
 }
 
+/// The ports of the web, and the node ports of the ingress in the clusters this is made for.
+const INGRESS: [(u16, u16); 2] = [(80, 32245), (443, 32479)];
+
+/// The rules, and those of the ingress where it is asked for and no rule is about its port.
+pub fn all(rules: &[Redirect], ingress: bool) -> Vec<Redirect> {
+    let ingress = INGRESS.iter().filter(|(port, _)| ingress && rules.iter().all(|rule| rule.port != *port));
+    rules.iter().cloned().chain(ingress.map(|(port, to)| Redirect::new(*port, *to))).collect()
+}
+
 /// Why these redirects cannot all hold, if so.
 pub fn contradiction(redirects: &[Redirect]) -> Option<String> {
     redirects.iter().enumerate().find_map(|(number, one)| {

@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use super::labels::Taint;
 use super::node_name::NameTemplate;
 use super::provider_id::ProviderId;
-use super::redirect::{Mark, Redirect};
+use super::redirect::{self, Mark, Redirect};
 use super::schema;
 use super::secret::Secret;
 use super::service_url::ServiceUrl;
@@ -212,13 +212,9 @@ pub struct Redirects {
 }
 
 impl Redirects {
-    /// The ports of the web, and the node ports of the ingress in the clusters this is made for.
-    const INGRESS: [(u16, u16); 2] = [(80, 32245), (443, 32479)];
-
     /// Every redirect that is asked for.
     pub fn wanted(&self) -> Vec<Redirect> {
-        let ingress = Self::INGRESS.iter().filter(|(port, _)| self.ingress && self.rules.iter().all(|rule| rule.port != *port));
-        self.rules.iter().cloned().chain(ingress.map(|(port, to)| Redirect::new(*port, *to))).collect()
+        redirect::all(&self.rules, self.ingress)
     }
 }
 

@@ -297,6 +297,14 @@ fn redirects() {
          /etc/gpuk/agent.toml:8:1: redirects.rules: an entry of this list is a number, not text; right would be a list of redirects, each PORT:TO or a map of port, to, protocols, families, kind, e.g. [{ port = 443, to = 32479, protocols = [\"tcp\", \"udp\"] }]\n\
          /etc/gpuk/agent.toml:10:8: redirects.mark: \"0x4000\" belongs to kube-proxy, for masquerading; right would be one bit in hexadecimal that nobody else marks packets with, e.g. \"0x1000\""
     );
+    assert_eq!(
+        message(vec![toml("[redirects]\ningress = true\nrules = [\"8080:32245\"]\n")]),
+        "/etc/gpuk/agent.toml:3:9: redirects.rules: ports 8080 and 80 are both redirected to 32245 (with redirects.ingress = true); keep one of them"
+    );
+    assert_eq!(
+        message(vec![toml("[redirects]\nrules = [\"80:1\", \"80:2\"]\n")]),
+        "/etc/gpuk/agent.toml:2:9: redirects.rules: port 80 is redirected twice, to 1 and to 2; keep one of them"
+    );
     let yaml = "#cloud-config\ngpuk:\n  redirects:\n    rules: [{port: 80, to: 32245, protocols: [tcp, udp]}, \"443:32479\"]\n";
     let sources = user_data::unpack(yaml.as_bytes()).and_then(|user_data| user_data.layers(None)).unwrap();
     let rules: Vec<String> = right(sources).config.redirects.rules.iter().map(ToString::to_string).collect();
