@@ -35,7 +35,7 @@ pub use merge::Setting;
 pub use node_name::{LONGEST_NAME, NameTemplate, PLACEHOLDERS};
 pub use place::{Origin, Place};
 pub use provider_id::ProviderId;
-pub use redirect::{Family, Mark, Protocol, Redirect, RedirectKind};
+pub use redirect::{Family, Mark, Protocol, Redirect};
 pub use secret::{REDACTED, Secret};
 pub use sections::{
     Cloud, Cluster, ClusterKind, Config, Containerd, Enabled, Gpu, Missing, NameTaken, Node, Redirects, Report, Role, Runtime,

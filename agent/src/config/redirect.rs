@@ -16,12 +16,10 @@ pub struct Redirect {
     pub protocols: Vec<Protocol>,
     /// Both where nothing is said. Never empty.
     pub families: Vec<Family>,
-    /// What is expected to answer.
-    pub kind: RedirectKind,
 }
 
 /// The names that a redirect may be described with.
-pub const FIELDS: &[&str] = &["port", "to", "protocols", "families", "kind"];
+pub const FIELDS: &[&str] = &["port", "to", "protocols", "families"];
 
 /// An enumeration whose variants are written as words.
 macro_rules! words {
@@ -66,24 +64,12 @@ words! {
     }
 }
 
-words! {
-    /// What is expected to answer behind a redirect.
-    RedirectKind {
-        /// Whatever does.
-        Auto = "auto",
-        /// A process that listens on the node's own address.
-        Listener = "listener",
-        /// A Service's node port, or a pod's `hostPort`.
-        NodePort = "node-port",
-    }
-}
-
 written_as_text!(Redirect, Mark);
 
 impl Redirect {
     /// From one port to another, over TCP, in both families.
     pub fn new(port: u16, to: u16) -> Self {
-        Self { port, to, protocols: vec![Protocol::Tcp], families: Family::ALL.to_vec(), kind: RedirectKind::Auto }
+        Self { port, to, protocols: vec![Protocol::Tcp], families: Family::ALL.to_vec() }
     }
 
     /// Whether some packet is meant by both.
@@ -128,9 +114,6 @@ impl fmt::Display for Redirect {
         if self.families != usual.families {
             write!(formatter, " families={}", joined(self.families.iter().map(|family| family.word())))?;
         }
-        if self.kind != usual.kind {
-            write!(formatter, " kind={}", self.kind.word())?;
-        }
         Ok(())
     }
 }
@@ -150,7 +133,6 @@ impl FromStr for Redirect {
                 Some(("to", value)) => ports.1 = Some(port(value)?),
                 Some(("protocols", value)) => redirect.protocols = several(value, Protocol::from_word)?,
                 Some(("families", value)) => redirect.families = several(value, Family::from_word)?,
-                Some(("kind", value)) => redirect.kind = RedirectKind::from_word(value)?,
                 Some((name, _)) => return Err(format!("says {name:?}, which is none of {}", FIELDS.join(", "))),
                 None => {
                     let (from, to) = word.split_once(':').ok_or("has no colon between its two ports")?;
@@ -228,9 +210,9 @@ mod tests {
         for (text, spelling) in [
             ("80:32245", "80:32245"),
             ("to=32245 port=80", "80:32245"),
-            ("port=80 to=32245 protocols=tcp families=ipv6+ipv4 kind=auto", "80:32245"),
+            ("port=80 to=32245 protocols=tcp families=ipv6+ipv4", "80:32245"),
             ("443:32479 protocols=udp+tcp+udp", "443:32479 protocols=tcp+udp"),
-            ("443:32479 kind=node-port families=ipv6", "443:32479 families=ipv6 kind=node-port"),
+            ("443:32479 families=ipv6 protocols=udp", "443:32479 protocols=udp families=ipv6"),
         ] {
             assert_eq!(read(text), spelling, "{text}");
             assert_eq!(read(spelling), spelling);
@@ -249,7 +231,7 @@ mod tests {
             ("+80:81", "\"+80\""),
             ("80:81 protocols=sctp", "\"sctp\", which is none of tcp, udp"),
             ("80:81 protocols=", "\"\", which is none of"),
-            ("80:81 kind=nodeport", "none of auto, listener, node-port"),
+            ("80:81 kind=node-port", "\"kind\", which is none of port, to"),
             ("80:81 family=ipv4", "\"family\", which is none of port, to"),
         ] {
             assert!(read(text).contains(why), "{text}: {}", read(text));

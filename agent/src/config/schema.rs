@@ -270,8 +270,8 @@ pub static KEYS: &[Key] = &[
         ..key("redirects", "ingress", "true")
     },
     Key {
-        kind: Kind::Rows("redirects, each PORT:TO or a map of port, to, protocols, families, kind", FIELDS, typed::<Redirect>),
-        documentation: "Redirects, of TCP over IPv4 and IPv6 where nothing else is said; kind is what should answer: listener, node-port or auto.",
+        kind: Kind::Rows("redirects, each PORT:TO or a map of port, to, protocols, families", FIELDS, typed::<Redirect>),
+        documentation: "Redirects, of TCP over IPv4 and IPv6 where nothing else is said.",
         ..key("redirects", "rules", "[{ port = 443, to = 32479, protocols = [\"tcp\", \"udp\"] }]")
     },
     Key {

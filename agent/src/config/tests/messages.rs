@@ -290,11 +290,11 @@ fn redirects() {
             "[redirects]\nrules = [\n{ port = 80, too = 81 },\n{ port = 80, to = 70000 },\n{ port = 80, to = [80.5] },\n{ to = 1 },\n\"80\",\n80,\n]\nmark = \"0x4000\"\n"
         )]),
         "/etc/gpuk/agent.toml:3:14: redirects.rules: \"too\" is no name here; did you mean \"to\"?\n\
-         /etc/gpuk/agent.toml:4:1: redirects.rules: \"port=80 to=70000\" has the port \"70000\", which is no number from 1 to 65535; right would be a list of redirects, each PORT:TO or a map of port, to, protocols, families, kind, e.g. [{ port = 443, to = 32479, protocols = [\"tcp\", \"udp\"] }]\n\
-         /etc/gpuk/agent.toml:5:19: redirects.rules: the value of \"to\" is not a word, a number or a list of them; right would be a list of redirects, each PORT:TO or a map of port, to, protocols, families, kind, e.g. [{ port = 443, to = 32479, protocols = [\"tcp\", \"udp\"] }]\n\
-         /etc/gpuk/agent.toml:6:1: redirects.rules: \"to=1\" does not say which port is redirected; right would be a list of redirects, each PORT:TO or a map of port, to, protocols, families, kind, e.g. [{ port = 443, to = 32479, protocols = [\"tcp\", \"udp\"] }]\n\
-         /etc/gpuk/agent.toml:7:1: redirects.rules: \"80\" has no colon between its two ports; right would be a list of redirects, each PORT:TO or a map of port, to, protocols, families, kind, e.g. [{ port = 443, to = 32479, protocols = [\"tcp\", \"udp\"] }]\n\
-         /etc/gpuk/agent.toml:8:1: redirects.rules: an entry of this list is a number, not text; right would be a list of redirects, each PORT:TO or a map of port, to, protocols, families, kind, e.g. [{ port = 443, to = 32479, protocols = [\"tcp\", \"udp\"] }]\n\
+         /etc/gpuk/agent.toml:4:1: redirects.rules: \"port=80 to=70000\" has the port \"70000\", which is no number from 1 to 65535; right would be a list of redirects, each PORT:TO or a map of port, to, protocols, families, e.g. [{ port = 443, to = 32479, protocols = [\"tcp\", \"udp\"] }]\n\
+         /etc/gpuk/agent.toml:5:19: redirects.rules: the value of \"to\" is not a word, a number or a list of them; right would be a list of redirects, each PORT:TO or a map of port, to, protocols, families, e.g. [{ port = 443, to = 32479, protocols = [\"tcp\", \"udp\"] }]\n\
+         /etc/gpuk/agent.toml:6:1: redirects.rules: \"to=1\" does not say which port is redirected; right would be a list of redirects, each PORT:TO or a map of port, to, protocols, families, e.g. [{ port = 443, to = 32479, protocols = [\"tcp\", \"udp\"] }]\n\
+         /etc/gpuk/agent.toml:7:1: redirects.rules: \"80\" has no colon between its two ports; right would be a list of redirects, each PORT:TO or a map of port, to, protocols, families, e.g. [{ port = 443, to = 32479, protocols = [\"tcp\", \"udp\"] }]\n\
+         /etc/gpuk/agent.toml:8:1: redirects.rules: an entry of this list is a number, not text; right would be a list of redirects, each PORT:TO or a map of port, to, protocols, families, e.g. [{ port = 443, to = 32479, protocols = [\"tcp\", \"udp\"] }]\n\
          /etc/gpuk/agent.toml:10:8: redirects.mark: \"0x4000\" belongs to kube-proxy, for masquerading; right would be one bit in hexadecimal that nobody else marks packets with, e.g. \"0x1000\""
     );
     assert_eq!(
