@@ -12,6 +12,7 @@ use std::fmt::Write as _;
 use std::iter;
 
 use crate::config::{Family, Redirect, Redirects};
+use crate::digest::sha256;
 
 /// The table, in nftables' family `inet`. Everything in it is the agent's.
 pub const NAME: &str = "gpuk";
@@ -92,9 +93,8 @@ impl Chain {
     /// What each rule is known by. nft(8) prints rules in other words in each of its versions; a comment stays as it is.
     pub fn comments(&self) -> impl Iterator<Item = String> {
         self.rules.iter().map(|rule| {
-            let digest = ring::digest::digest(&ring::digest::SHA256, rule.as_bytes());
-            let short: String = digest.as_ref().iter().take(8).map(|byte| format!("{byte:02x}")).collect();
-            format!("gpuk-agent {short}")
+            let digest = sha256(rule.as_bytes());
+            format!("gpuk-agent {}", digest.get(..16).unwrap_or(&digest))
         })
     }
 }
