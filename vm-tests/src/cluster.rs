@@ -139,6 +139,13 @@ impl Cluster {
         self.settings.file("kubeconfig/super-admin.conf")
     }
 
+    /// The same for a program on a node.
+    pub fn kubeconfig_of_nodes(&self) -> Result<String> {
+        let file = self.kubeconfig();
+        let text = fs::read_to_string(&file).with_context(|| format!("reading {}", file.display()))?;
+        Ok(with_server(&text, &self.endpoint()))
+    }
+
     /// The program `kubectl`.
     pub fn kubectl_program(&self) -> &Path {
         &self.tools.kubectl
@@ -207,11 +214,7 @@ impl Cluster {
             // The address is for nodes; from here the server is on the loopback interface.
             let file = self.settings.file(&format!("kubeconfig/{role}.conf"));
             let text = fs::read_to_string(&file).with_context(|| format!("reading {}", file.display()))?;
-            let lines = text.lines().map(|line| match line.split_once("server: ") {
-                Some((indent, _)) => format!("{indent}server: https://127.0.0.1:{}\n", self.port()),
-                None => format!("{line}\n"),
-            });
-            fs::write(&file, lines.collect::<String>())?;
+            fs::write(&file, with_server(&text, &format!("https://127.0.0.1:{}", self.port())))?;
         }
         Ok(())
     }
@@ -263,4 +266,13 @@ fn free_ports() -> Result<Ports> {
         bail!("no five free ports");
     };
     Ok(Ports { api_server, etcd_client, etcd_peer, controller_manager, scheduler })
+}
+
+/// A kubeconfig with another address of its cluster's API server.
+fn with_server(kubeconfig: &str, server: &str) -> String {
+    let line = |line: &str| match line.split_once("server: ") {
+        Some((indent, _)) => format!("{indent}server: {server}\n"),
+        None => format!("{line}\n"),
+    };
+    kubeconfig.lines().map(line).collect()
 }

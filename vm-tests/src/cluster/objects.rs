@@ -38,11 +38,7 @@ impl Cluster {
         let text = self.kubectl(&["get", "configmap", "cluster-info", "-n", "kube-public", "-o", "json"])?;
         let object: Value = serde_json::from_str(&text)?;
         let kubeconfig = object["data"]["kubeconfig"].as_str().context("cluster-info has no kubeconfig")?;
-        let lines = kubeconfig.lines().map(|line| match line.split_once("server: ") {
-            Some((indent, _)) => format!("{indent}server: {endpoint}\n"),
-            None => format!("{line}\n"),
-        });
-        self.patch_data("kube-public", "cluster-info", "kubeconfig", &lines.collect::<String>())
+        self.patch_data("kube-public", "cluster-info", "kubeconfig", &super::with_server(kubeconfig, endpoint))
     }
 
     /// Changes one line of the kubelets' common configuration, or adds it.

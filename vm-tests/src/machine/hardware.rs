@@ -77,7 +77,8 @@ impl Hardware {
         if options.disc != Disc::None {
             add("-drive file=seed.iso,format=raw,if=none,id=seed,readonly=on -device virtio-blk-pci,drive=seed");
         }
-        add("-netdev user,id=network -device virtio-net-pci,netdev=network,romfile=");
+        let forwards = options.forwards.iter().map(|(here, there)| format!(",hostfwd=tcp:127.0.0.1:{here}-:{there}"));
+        add(&format!("-netdev user,id=network{} -device virtio-net-pci,netdev=network,romfile=", forwards.collect::<String>()));
         for number in 0..options.gpus.len() {
             // Only the JSON form can say where a socket is.
             let socket = json!({ "type": "unix", "path": gpu_socket(number) });

@@ -34,6 +34,8 @@ pub struct MachineOptions {
     pub kernel_line: String,
     /// A network of its own in place of this machine's.
     pub network: Option<Arc<Network>>,
+    /// Ports of this machine's 127.0.0.1 that lead to ports of the machine, as from its network.
+    pub forwards: Vec<(u16, u16)>,
     /// In MiB; 1.5 GiB are enough for a worker.
     pub memory: u32,
     /// Virtual processors.
@@ -57,6 +59,7 @@ impl MachineOptions {
             firmware: Vec::new(),
             kernel_line: String::new(),
             network: None,
+            forwards: Vec::new(),
             memory: 1536,
             processors: 2,
             gpus: Vec::new(),
