@@ -48,7 +48,7 @@ fn seed_disk_without_cloud_init(machine: &mut Machine) -> Result<()> {
     machine.check(&format!("mv {data} {data}.aside"), SHORT)?;
     let doctor = machine.run("gpuk-agent doctor; grep cidata /proc/mounts", SHORT)?;
     machine.check(&format!("mv {data}.aside {data}"), SHORT)?;
-    let read = doctor.stdout.contains("i-join, from meta-data on /dev/disk/by-label/cidata");
+    let read = doctor.stdout.contains("instance i-JOIN, from meta-data on /dev/disk/by-label/cidata");
     ensure!(read && doctor.stdout.contains("is healthy"), "the seed disk was not read:\n{}{}", doctor.stdout, doctor.stderr);
     Ok(())
 }
