@@ -1,6 +1,7 @@
 //! A redirect is a port that people know, and the port behind which something answers.
 
 use std::fmt;
+use std::net::IpAddr;
 use std::str::FromStr;
 
 use super::values::written_as_text;
@@ -70,6 +71,11 @@ impl Redirect {
     /// From one port to another, over TCP, in both families.
     pub fn new(port: u16, to: u16) -> Self {
         Self { port, to, protocols: vec![Protocol::Tcp], families: Family::ALL.to_vec() }
+    }
+
+    /// Whether connections to such an address are redirected.
+    pub fn is_about(&self, address: IpAddr) -> bool {
+        self.families.contains(if address.is_ipv4() { &Family::Ipv4 } else { &Family::Ipv6 })
     }
 
     /// Whether some packet is meant by both.

@@ -5,7 +5,6 @@ use std::time::Duration;
 
 use anyhow::Result;
 
-use super::table;
 use crate::config::{Protocol, Redirect};
 use crate::host::network::UnreachableKind;
 use crate::look::Look;
@@ -32,7 +31,7 @@ pub async fn behind(look: Look<'_>, wanted: &[Redirect]) -> Result<Status> {
     let pod = pod_network(look)?;
     for redirect in wanted {
         let name = format!("{} to {}", redirect.port, redirect.to);
-        let asked = address.filter(|address| table::redirects(redirect, *address));
+        let asked = address.filter(|address| redirect.is_about(*address));
         // A datagram that nobody answers says nothing, and what would answer is not known here.
         let Some(address) = asked.filter(|_| redirect.protocols.contains(&Protocol::Tcp)) else {
             said.push(name);

@@ -11,7 +11,7 @@
 use std::fmt::Write as _;
 use std::iter;
 
-use crate::config::{Family, Redirect, Redirects};
+use crate::config::{Redirect, Redirects};
 use crate::digest::sha256;
 
 /// The table, in nftables' family `inet`. Everything in it is the agent's.
@@ -133,15 +133,9 @@ fn restore(redirect: &Redirect, mark: u32) -> Vec<String> {
 }
 
 fn each(redirect: &Redirect, rule: impl Fn(&str, &str) -> String) -> Vec<String> {
-    let families: Vec<String> = match redirect.families.as_slice() {
-        [only] => vec![format!("meta nfproto {} ", only.word())],
-        _ => vec![String::new()],
+    let family = match redirect.families.as_slice() {
+        [only] => format!("meta nfproto {} ", only.word()),
+        _ => String::new(),
     };
-    let protocols = redirect.protocols.iter().map(|protocol| protocol.word());
-    protocols.flat_map(|protocol| families.iter().map(|family| rule(family, protocol)).collect::<Vec<_>>()).collect()
-}
-
-/// Whether an address of this family is redirected at all.
-pub fn redirects(redirect: &Redirect, address: std::net::IpAddr) -> bool {
-    redirect.families.contains(if address.is_ipv4() { &Family::Ipv4 } else { &Family::Ipv6 })
+    redirect.protocols.iter().map(|protocol| rule(&family, protocol.word())).collect()
 }
