@@ -1,5 +1,7 @@
 //! A step is done when a second look says so; retrying, resuming and repairing are all the same thing: look again.
 
+mod course;
+
 use std::time::Duration;
 
 use backon::{BackoffBuilder, ExponentialBuilder};
@@ -12,7 +14,8 @@ use crate::host::Host;
 use crate::host::apply::Failure;
 use crate::look::Look;
 use crate::state::{StepRecord, Verdict};
-use crate::step::{Change, Finding, Stage, Status, Step};
+use crate::step::{Change, Finding, Lane, Stage, Status, Step};
+use course::{Course, Work, millis};
 
 /// How often a step's changes may be made in one round without it becoming true.
 const ATTEMPTS: usize = 4;
@@ -98,35 +101,34 @@ impl Engine<'_> {
         }
     }
 
-    /// Makes every step true in order, each verified by looking again. `patience` limits all waiting together.
+    /// Makes every step true, each verified by looking again: those of a lane in their order, both lanes at once. `patience` limits
+    /// all waiting together. The records come in the order of `steps`; what a stop left out is missing.
     pub async fn bring_up(&self, steps: &[Box<dyn Step>], patience: Duration) -> Vec<StepRecord> {
-        let began = Instant::now();
-        let deadline = began + patience;
-        let mut records: Vec<StepRecord> = Vec::new();
-        for step in steps {
-            let step = step.as_ref();
+        let course = Course::begin(steps, patience);
+        tokio::join!(self.bring_up_lane(Lane::Node, &course), self.bring_up_lane(Lane::Gpu, &course));
+        course.records()
+    }
+
+    async fn bring_up_lane(&self, lane: Lane, course: &Course<'_>) {
+        for step in course.steps.iter().map(Box::as_ref).filter(|step| step.lane() == lane) {
+            let missing = course.missing(step).await;
             if self.stop.requested() {
-                break;
+                return course.cut_short();
             }
-            let started = began.elapsed();
+            let started = course.began.elapsed();
             self.observer.event(&Event::Started(step));
-            let missing = step
-                .needs()
-                .iter()
-                .find(|need| !records.iter().any(|record| record.name == **need && record.verdict == Verdict::Ready));
             let mut work = Work::begin(step, started);
             if !self.host.files.is_running_system() && step.stage() != Stage::Image {
                 work.end(Verdict::Left, "needs the running machine".to_owned(), None);
             } else if let Some(missing) = missing {
                 work.end(Verdict::Unknown, format!("not looked at: it needs {missing} first"), None);
             } else {
-                self.bring_up_step(step, &mut work, deadline).await;
+                self.bring_up_step(step, &mut work, course.deadline).await;
             }
-            work.record.took = millis(began.elapsed().saturating_sub(started));
+            work.record.took = millis(course.began.elapsed().saturating_sub(started));
             self.observer.event(&Event::Ended(step, &work.record));
-            records.push(work.record);
+            course.put(work.record);
         }
-        records
     }
 
     async fn bring_up_step(&self, step: &dyn Step, work: &mut Work, deadline: Instant) {
@@ -219,36 +221,6 @@ impl Engine<'_> {
     }
 }
 
-/// A step's record while it is being worked on.
-struct Work {
-    record: StepRecord,
-}
-
-impl Work {
-    fn begin(step: &dyn Step, started: Duration) -> Self {
-        let record = StepRecord {
-            name: step.name().to_owned(),
-            verdict: Verdict::Unknown,
-            text: String::new(),
-            started: millis(started),
-            took: 0,
-            changes: Vec::new(),
-            finding: None,
-        };
-        Self { record }
-    }
-
-    fn stand(&mut self, verdict: Verdict, text: String, finding: Option<Finding>) {
-        self.record.verdict = verdict;
-        self.record.text = text;
-        self.record.finding = finding;
-    }
-
-    fn end(&mut self, verdict: Verdict, text: String, finding: Option<Finding>) {
-        self.stand(verdict, text, finding);
-    }
-}
-
 /// The longest pause between two looks.
 const LONGEST_PAUSE: Duration = Duration::from_secs(30);
 
@@ -259,10 +231,6 @@ fn pauses() -> impl Iterator<Item = Duration> {
         .with_max_delay(LONGEST_PAUSE)
         .without_max_times();
     schedule.build().map(|pause| pause.mul_f64(fastrand::f64()).max(Duration::from_millis(20)))
-}
-
-fn millis(time: Duration) -> u64 {
-    u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
 }
 
 fn failed(step: &dyn Step, why: &str, failure: &Failure) -> Finding {

@@ -22,6 +22,11 @@ pub trait Step {
     /// When in a node's life the step can be done.
     fn stage(&self) -> Stage;
 
+    /// Beside which steps it is done.
+    fn lane(&self) -> Lane {
+        Lane::Node
+    }
+
     /// Names of the steps without which this one cannot hold: the links of the causal chain.
     fn needs(&self) -> &'static [&'static str] {
         &[]
@@ -55,6 +60,15 @@ pub enum Stage {
     Boot,
     /// Needs the cluster's control plane.
     Cluster,
+}
+
+/// Steps of different lanes do not wait for each other, unless one needs the other.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Lane {
+    /// What makes the machine a node: a GPU never keeps it out of its cluster.
+    Node,
+    /// What makes its GPUs usable; a driver may take minutes to build.
+    Gpu,
 }
 
 /// What a look at one step found.

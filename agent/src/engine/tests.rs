@@ -16,6 +16,7 @@ struct FileStep {
     name: &'static str,
     needs: &'static [&'static str],
     text: &'static str,
+    lane: Lane,
 }
 
 #[async_trait(?Send)]
@@ -30,6 +31,10 @@ impl Step for FileStep {
 
     fn stage(&self) -> Stage {
         Stage::Boot
+    }
+
+    fn lane(&self) -> Lane {
+        self.lane
     }
 
     fn needs(&self) -> &'static [&'static str] {
@@ -128,8 +133,8 @@ fn finding() -> Finding {
 
 fn two_steps() -> Vec<Box<dyn Step>> {
     vec![
-        Box::new(FileStep { name: "one", needs: &[], text: "1" }),
-        Box::new(FileStep { name: "two", needs: &["one"], text: "2" }),
+        Box::new(FileStep { name: "one", needs: &[], text: "1", lane: Lane::Node }),
+        Box::new(FileStep { name: "two", needs: &["one"], text: "2", lane: Lane::Node }),
     ]
 }
 
@@ -191,12 +196,33 @@ async fn patience_ends_with_the_finding_and_what_needs_the_step_is_not_looked_at
     let (_root, host) = here();
     let steps: Vec<Box<dyn Step>> = vec![
         ScriptedStep::boxed(vec![Status::Waiting(finding())]),
-        Box::new(FileStep { name: "two", needs: &["scripted"], text: "2" }),
+        Box::new(FileStep { name: "two", needs: &["scripted"], text: "2", lane: Lane::Node }),
     ];
     let (records, changes, _) = round(&host, &steps, 0).await;
     assert_eq!((records[0].verdict, records[0].finding.as_ref().unwrap().code.as_str()), (Verdict::Waiting, "endpoint-down"));
     assert_eq!((records[1].verdict, changes), (Verdict::Unknown, 0));
     assert_eq!(records[1].text, "not looked at: it needs scripted first");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_lane_does_not_wait_for_the_other_unless_a_step_needs_it() {
+    let (_root, host) = here();
+    let gpu = |name, needs| Box::new(FileStep { name, needs, text: "2", lane: Lane::Gpu });
+    let slow = || vec![Status::Waiting(finding()), Status::Ready("up".to_owned())];
+    let steps: Vec<Box<dyn Step>> = vec![ScriptedStep::boxed(slow()), gpu("driver", &[]), gpu("proof", &["scripted"])];
+    let (records, ..) = round(&host, &steps, 0).await;
+    let ready = |name: &str| records.iter().find(|record| record.name == name && record.verdict == Verdict::Ready).unwrap();
+    assert_eq!(ready("driver").started, 0, "it does not wait for the step before it");
+    assert!(ready("proof").started >= ready("scripted").took, "it needs that step");
+    assert_eq!(records[0].name, "scripted", "in the order of the catalog");
+    // A stop in one lane does not leave the other waiting for ever.
+    let steps: Vec<Box<dyn Step>> = vec![
+        ScriptedStep::boxed(vec![Status::pending("more", vec![Change::write("/file", "x")])]),
+        Box::new(FileStep { name: "two", needs: &[], text: "2", lane: Lane::Node }),
+        gpu("late", &["two"]),
+    ];
+    let (records, ..) = round(&host, &steps, 1).await;
+    assert_eq!(records.len(), 1);
 }
 
 #[tokio::test(start_paused = true)]
@@ -251,7 +277,7 @@ async fn an_image_gets_only_what_needs_no_running_machine() {
     let root = tempfile::tempdir().unwrap();
     let mut host = Host::of_fakes(root.path()).unwrap();
     host.files = crate::host::files::Files::below(root.path()).unwrap();
-    let steps: Vec<Box<dyn Step>> = vec![Box::new(FileStep { name: "one", needs: &[], text: "1" })];
+    let steps: Vec<Box<dyn Step>> = vec![Box::new(FileStep { name: "one", needs: &[], text: "1", lane: Lane::Node })];
     let (records, changes, _) = round(&host, &steps, 0).await;
     assert_eq!((records[0].verdict, changes), (Verdict::Left, 0));
     assert!(!Path::new(root.path()).join("one").exists());

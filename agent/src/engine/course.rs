@@ -1,0 +1,105 @@
+//! The two lanes of a round go side by side, and a step of one may need a step of the other.
+
+use std::time::Duration;
+
+use tokio::sync::watch;
+use tokio::time::Instant;
+
+use crate::state::{StepRecord, Verdict};
+use crate::step::{Finding, Step};
+
+/// One round.
+pub(super) struct Course<'a> {
+    /// All its steps, in the order of the catalog.
+    pub steps: &'a [Box<dyn Step>],
+    /// When it began.
+    pub began: Instant,
+    /// When waiting ends.
+    pub deadline: Instant,
+    ended: watch::Sender<Ended>,
+}
+
+#[derive(Default)]
+struct Ended {
+    records: Vec<StepRecord>,
+    /// A lane was stopped: those it had left will never end.
+    is_cut: bool,
+}
+
+impl<'a> Course<'a> {
+    /// A round that begins now.
+    pub fn begin(steps: &'a [Box<dyn Step>], patience: Duration) -> Self {
+        let began = Instant::now();
+        Self { steps, began, deadline: began + patience, ended: watch::Sender::default() }
+    }
+
+    /// The first step that `step` needs and that does not hold, once all that it needs have ended.
+    pub async fn missing(&self, step: &dyn Step) -> Option<&'static str> {
+        let is_coming = |need: &str| self.steps.iter().any(|other| other.name() == need);
+        let has_ended = |ended: &Ended, need: &str| ended.records.iter().any(|record| record.name == need);
+        let all_ended =
+            |ended: &Ended| ended.is_cut || step.needs().iter().all(|need| has_ended(ended, need) || !is_coming(need));
+        let mut receiver = self.ended.subscribe();
+        // The sender lives as long as `self`: waiting cannot fail.
+        let Ok(ended) = receiver.wait_for(all_ended).await else { return None };
+        let holds = |need: &str| ended.records.iter().any(|record| record.name == need && record.verdict == Verdict::Ready);
+        step.needs().iter().copied().find(|need| !holds(need))
+    }
+
+    /// A step has ended.
+    pub fn put(&self, record: StepRecord) {
+        self.ended.send_modify(|ended| ended.records.push(record));
+    }
+
+    /// A lane ends before its last step; nobody waits for the rest.
+    pub fn cut_short(&self) {
+        self.ended.send_modify(|ended| ended.is_cut = true);
+    }
+
+    /// What came of it, in the order of the catalog.
+    pub fn records(self) -> Vec<StepRecord> {
+        let position = |record: &StepRecord| self.steps.iter().position(|step| step.name() == record.name);
+        let mut records = self.ended.send_replace(Ended::default()).records;
+        records.sort_by_key(position);
+        records
+    }
+}
+
+/// A step's record while it is being worked on.
+pub(super) struct Work {
+    /// As it stands.
+    pub record: StepRecord,
+}
+
+impl Work {
+    /// Nothing is known of it yet.
+    pub fn begin(step: &dyn Step, started: Duration) -> Self {
+        let record = StepRecord {
+            name: step.name().to_owned(),
+            verdict: Verdict::Unknown,
+            text: String::new(),
+            started: millis(started),
+            took: 0,
+            changes: Vec::new(),
+            finding: None,
+        };
+        Self { record }
+    }
+
+    /// How it stands for now.
+    pub fn stand(&mut self, verdict: Verdict, text: String, finding: Option<Finding>) {
+        self.record.verdict = verdict;
+        self.record.text = text;
+        self.record.finding = finding;
+    }
+
+    /// How it stands at last.
+    pub fn end(&mut self, verdict: Verdict, text: String, finding: Option<Finding>) {
+        self.stand(verdict, text, finding);
+    }
+}
+
+/// Whole milliseconds.
+pub(super) fn millis(time: Duration) -> u64 {
+    u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
+}
