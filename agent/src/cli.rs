@@ -42,6 +42,15 @@ pub enum Verb {
     Up,
     /// `up`, then stay: watch for drift and report (the systemd service)
     Run,
+    /// Take away what steps made, and nothing else
+    Reset {
+        /// The steps, e.g. redirects
+        #[arg(required = true, value_name = "STEP")]
+        steps: Vec<String>,
+        /// Only show what would be done
+        #[arg(long)]
+        dry_run: bool,
+    },
     /// Say what is wrong, why, and what to type; changes nothing
     Doctor,
     /// Everything known about this machine, and where from

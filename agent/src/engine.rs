@@ -93,12 +93,7 @@ pub struct Engine<'a> {
 impl Engine<'_> {
     /// One look at one step, within its time limit. An error is "could not look".
     pub async fn look(&self, step: &dyn Step) -> Result<Status, String> {
-        let look = Look::new(self.host, self.config, self.facts);
-        match tokio::time::timeout(step.limit(), step.check(look)).await {
-            Ok(Ok(status)) => Ok(status),
-            Ok(Err(error)) => Err(format!("{error:#}")),
-            Err(_) => Err(format!("the look at {} had not ended after {} s", step.name(), step.limit().as_secs())),
-        }
+        self.within_limit(step, step.check(self.view())).await
     }
 
     /// Makes every step true, each verified by looking again: those of a lane in their order, both lanes at once. `patience` limits
@@ -131,6 +126,48 @@ impl Engine<'_> {
         }
     }
 
+    /// Takes away what a step made, verified by looking again.
+    pub async fn undo(&self, step: &dyn Step) -> StepRecord {
+        let began = Instant::now();
+        self.observer.event(&Event::Started(step));
+        let mut work = Work::begin(step, Duration::ZERO);
+        if let Err(why) = self.undo_step(step, &mut work).await {
+            work.end(Verdict::Broken, why, None);
+        }
+        work.record.took = millis(began.elapsed());
+        self.observer.event(&Event::Ended(step, &work.record));
+        work.record
+    }
+
+    async fn undo_step(&self, step: &dyn Step, work: &mut Work) -> Result<(), String> {
+        let changes = self.look_at_undoing(step).await?;
+        self.apply(step, work, &changes).await.map_err(|failure| failure.to_string())?;
+        match self.look_at_undoing(step).await?.as_slice() {
+            [] => work.end(Verdict::Ready, "nothing of it is left".to_owned(), None),
+            [left, ..] => work.end(Verdict::Pending, format!("something is left: {left}"), None),
+        }
+        Ok(())
+    }
+
+    /// What would take away what a step made, within its time limit. An error is "could not look", or "cannot be undone".
+    pub async fn look_at_undoing(&self, step: &dyn Step) -> Result<Vec<Change>, String> {
+        match self.within_limit(step, step.undo(self.view())).await? {
+            Some(changes) => Ok(changes),
+            None => Err(format!("what {} made cannot be taken away by itself", step.name())),
+        }
+    }
+
+    fn view(&self) -> Look<'_> {
+        Look::new(self.host, self.config, self.facts)
+    }
+
+    async fn within_limit<T>(&self, step: &dyn Step, looking: impl Future<Output = anyhow::Result<T>>) -> Result<T, String> {
+        match tokio::time::timeout(step.limit(), looking).await {
+            Ok(looked) => looked.map_err(|error| format!("{error:#}")),
+            Err(_) => Err(format!("the look at {} had not ended after {} s", step.name(), step.limit().as_secs())),
+        }
+    }
+
     async fn bring_up_step(&self, step: &dyn Step, work: &mut Work, deadline: Instant) {
         let mut last: Vec<Change> = Vec::new();
         let (mut attempts, mut applied) = (0, 0);
@@ -157,6 +194,7 @@ impl Engine<'_> {
                             return work.end(Verdict::Pending, "stopped before it was done".to_owned(), None);
                         }
                         Ok(()) => {
+                            work.record.because.get_or_insert_with(|| why.clone());
                             work.stand(Verdict::Pending, why.clone(), None);
                             // Changes that alternate look like progress for ever: they get pauses too after a while.
                             applied += 1;

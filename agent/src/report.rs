@@ -3,4 +3,5 @@
 pub mod condition;
 pub mod journal;
 pub mod recorder;
+pub mod repairs;
 pub mod terminal;

@@ -3,6 +3,7 @@
 //! What was decided of the node's name is kept beside it, as `identity::decision` says.
 
 use std::path::Path;
+use std::time::{Duration, SystemTime};
 
 use anyhow::{Context, Result};
 use serde::{Deserialize, Serialize};
@@ -72,6 +73,9 @@ pub struct StepRecord {
     pub took: u64,
     /// Every change that was made, in a few words each.
     pub changes: Vec<String>,
+    /// Why the first of them was needed.
+    #[serde(default)]
+    pub because: Option<String>,
     /// What is wrong, when something is.
     pub finding: Option<Finding>,
 }
@@ -86,6 +90,7 @@ impl StepRecord {
             started: 0,
             took: 0,
             changes: Vec::new(),
+            because: None,
             finding: Some(finding),
         }
     }
@@ -129,6 +134,16 @@ impl Verdict {
 }
 
 impl Round {
+    /// When it began, by the machine's clock.
+    pub fn time(&self) -> SystemTime {
+        SystemTime::UNIX_EPOCH + Duration::from_millis(self.started)
+    }
+
+    /// What became of this step in it.
+    pub fn step(&self, name: &str) -> Option<&StepRecord> {
+        self.steps.iter().find(|record| record.name == name)
+    }
+
     /// What would have to differ for another round to be worth remembering.
     fn signature(&self) -> Vec<(&str, Verdict, Option<&str>)> {
         self.steps
@@ -184,11 +199,16 @@ impl State {
 
     /// The newest record of a step in this boot.
     pub fn last_of(&self, step: &str, boot_id: &str) -> Option<&StepRecord> {
-        self.rounds
-            .iter()
-            .rev()
-            .take_while(|round| round.boot_id == boot_id)
-            .find_map(|round| round.steps.iter().find(|record| record.name == step))
+        self.rounds.iter().rev().take_while(|round| round.boot_id == boot_id).find_map(|round| round.step(step))
+    }
+
+    /// The newest round of this boot that put right what a step had held before in the same boot, and what had become of it:
+    /// somebody else changes it.
+    pub fn drift_of(&self, step: &str, boot_id: &str) -> Option<(&Round, &str)> {
+        let of_boot: Vec<&Round> = self.rounds.iter().filter(|round| round.boot_id == boot_id).collect();
+        let holds = |round: &&Round| round.step(step).is_some_and(|record| record.verdict == Verdict::Ready);
+        let held = of_boot.iter().position(holds)?;
+        of_boot.iter().skip(held + 1).rev().find_map(|round| Some((*round, round.step(step)?.because.as_deref()?)))
     }
 
     /// Puts `round` at the end: in place of the last one when it is the same round going on, and not at all when it repeats that.
@@ -228,60 +248,4 @@ fn place(volatile: bool) -> &'static str {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn round(started: u64, verdict: Verdict, changes: &[&str]) -> Round {
-        let step = StepRecord {
-            name: "hostname".to_owned(),
-            verdict,
-            text: String::new(),
-            started: 0,
-            took: started,
-            changes: changes.iter().map(|change| (*change).to_owned()).collect(),
-            finding: None,
-        };
-        Round { boot_id: "b".to_owned(), started, steps: vec![step], ..Round::default() }
-    }
-
-    #[test]
-    fn a_round_that_says_nothing_new_is_not_remembered() {
-        let mut state = State::default();
-        assert!(state.remember(&round(1, Verdict::Ready, &["write /etc/hostname"])));
-        assert!(!state.remember(&round(2, Verdict::Ready, &[])));
-        assert!(state.remember(&round(3, Verdict::Broken, &[])));
-        assert!(state.remember(&round(4, Verdict::Ready, &[])));
-        assert_eq!(state.rounds.len(), 3);
-        let mut other_boot = round(5, Verdict::Ready, &[]);
-        other_boot.boot_id = "c".to_owned();
-        assert!(state.remember(&other_boot));
-    }
-
-    #[test]
-    fn the_state_that_tells_how_it_stands_is_the_one_that_goes_on() {
-        let root = tempfile::tempdir().unwrap();
-        let host = Host::of_fakes(root.path()).unwrap();
-        let save = |role: Role, node: &str, started: u64| {
-            let mut state = State { node: node.to_owned(), ..State::load(&host, "i-1", role) };
-            state.remember(&round(started, Verdict::Ready, &["x"]));
-            state.save(&host).unwrap();
-        };
-        let told = || State::read(&host.files).unwrap().node;
-        assert_eq!(told(), "");
-        save(Role::Observed, "watched", 2);
-        assert_eq!(told(), "watched");
-        save(Role::Worker, "worker", 1);
-        assert_eq!(told(), "watched", "it was a worker once");
-        save(Role::Worker, "worker", 3);
-        assert_eq!(told(), "worker");
-    }
-
-    #[test]
-    fn the_oldest_rounds_go_first() {
-        let mut state = State::default();
-        for number in 0..100 {
-            state.remember(&round(number, Verdict::Ready, &["x"]));
-        }
-        assert_eq!((state.rounds.len(), state.rounds[0].started), (ROUNDS, 100 - ROUNDS as u64));
-    }
-}
+mod tests;

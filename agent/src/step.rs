@@ -32,8 +32,8 @@ pub trait Step {
         &[]
     }
 
-    /// Directories in which a changed file may mean drift; they are watched by the resident service.
-    fn watches(&self) -> &'static [&'static str] {
+    /// Where a change may mean drift; the resident service watches it.
+    fn watches(&self) -> &'static [Watched] {
         &[]
     }
 
@@ -45,10 +45,25 @@ pub trait Step {
     /// Looks, never touches. An `Err` means "could not look", which is neither a pass nor a fault.
     async fn check(&self, look: Look<'_>) -> Result<Status>;
 
+    /// What would take away what this step made and leave everything else as it is: no changes where nothing of it is left.
+    /// `None` for a step that cannot do that.
+    async fn undo(&self, _look: Look<'_>) -> Result<Option<Vec<Change>>> {
+        Ok(None)
+    }
+
     /// What a failed change of this step means: `Waiting` or `Broken` with a finding, or `None` for "only try again".
     fn judge(&self, _failure: &Failure) -> Option<Status> {
         None
     }
+}
+
+/// Something of which the kernel says when it changes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Watched {
+    /// The files in a directory, without its subdirectories.
+    Directory(&'static str),
+    /// A table of nftables, of this name.
+    Table(&'static str),
 }
 
 /// When in a node's life a step can be done; later stages include what earlier ones need.

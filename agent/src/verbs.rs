@@ -4,6 +4,7 @@ mod config;
 mod doctor;
 mod facts;
 mod plan;
+mod reset;
 mod round;
 mod run;
 mod status;
@@ -47,6 +48,7 @@ async fn dispatch(cli: &Cli, environment: Vec<(String, String)>) -> Exit {
             Ok(session) => match verb {
                 Verb::Facts => facts::facts(&session, common.json),
                 Verb::Plan => plan::plan(&session, common.json).await,
+                Verb::Reset { steps, dry_run } => reset::reset(&session, steps, *dry_run, common.json).await,
                 Verb::Up => up::up(&session, common.json).await,
                 _ => config::show(&session, matches!(verb, Verb::Config { about: About::Show { origin: true } }), common.json),
             },

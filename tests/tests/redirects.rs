@@ -26,6 +26,8 @@ use vm_tests::network::{Answers, Protocol, Wired, answer, ask};
 use vm_tests::progress::say;
 use vm_tests::{Network, Packages};
 
+use gpuk_agent::state::Verdict;
+
 use agent::{Agent, INGRESS, NOTHING};
 use felix::Felix;
 use iptables::BackEnd;
@@ -99,8 +101,14 @@ fn what_was_taken_away_is_seen_and_put_back_and_nothing_is_left_behind() -> Resu
             damage_and_repair(&node, &agent, damage, complaint)?;
         }
         agent.ready(NOTHING)?;
-        let after = node.rules()?;
-        ensure!(after == before, "{back_end}: before:\n{before}\nafter:\n{after}");
+        let unwanted = node.rules()?;
+        ensure!(unwanted == before, "{back_end}: before:\n{before}\nafter:\n{unwanted}");
+        agent.ready(INGRESS)?;
+        let undone = agent.reset()?;
+        ensure!(undone.verdict == Verdict::Ready && undone.changes.len() == 2, "{undone:?}");
+        let reset = node.rules()?;
+        ensure!(reset == before, "{back_end}: before:\n{before}\nafter a reset:\n{reset}");
+        ensure!(agent.reset()?.changes.is_empty(), "a second reset found something");
     }
     // It takes portmap's rules along, too.
     let node = Node::with(Part::Listener, BackEnd::Nft, None)?;
@@ -110,7 +118,7 @@ fn what_was_taken_away_is_seen_and_put_back_and_nothing_is_left_behind() -> Resu
 }
 
 fn damage_and_repair(node: &Node, agent: &Agent<'_>, damage: &str, complaint: &str) -> Result<()> {
-    node.wired.node.run("nft", &damage.split(' ').collect::<Vec<_>>())?;
+    agent.notices(|| node.wired.node.run("nft", &damage.split(' ').collect::<Vec<_>>()).map(drop))?;
     let said = agent.complaint(INGRESS)?;
     say(format_args!("nft {damage}: {said}"));
     ensure!(said.contains(complaint), "after nft {damage}: {said}");

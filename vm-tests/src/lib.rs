@@ -10,6 +10,7 @@ pub mod clouds;
 pub mod cluster;
 pub mod command;
 pub mod image;
+pub mod ingress;
 pub mod machine;
 pub mod network;
 pub mod oci;

@@ -81,6 +81,7 @@ impl Work {
             started: millis(started),
             took: 0,
             changes: Vec::new(),
+            because: None,
             finding: None,
         };
         Self { record }

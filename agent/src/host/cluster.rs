@@ -99,6 +99,15 @@ pub struct Condition {
     pub message: String,
 }
 
+/// One thing that happened to this node, for people who ask `kubectl events` (Kubernetes API, core `v1.Event`).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NodeEvent {
+    /// One CamelCase word for programs.
+    pub reason: String,
+    /// A sentence for people.
+    pub message: String,
+}
+
 /// Why the API server could not be asked, or what it refused.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ClusterError {
@@ -132,6 +141,9 @@ pub trait Cluster {
 
     /// Sets one condition in the Node's status; `now` is RFC 3339; `transition` when its status (not only its words) changes.
     async fn set_condition(&self, name: &str, condition: &Condition, now: &str, transition: bool) -> Result<(), ClusterError>;
+
+    /// Records an event of type `Warning` about the Node; `now` is RFC 3339.
+    async fn record_event(&self, name: &str, event: &NodeEvent, now: &str) -> Result<(), ClusterError>;
 }
 
 /// The real API server, at the address and with the certificate that the kubelet's kubeconfig names.
@@ -139,6 +151,9 @@ pub struct ApiServer {
     files: Files,
     client: OnceCell<kube::Client>,
 }
+
+/// Who reports, as the API server is told.
+const AGENT: &str = "gpuk-agent";
 
 const LIMIT: Duration = Duration::from_secs(10);
 
@@ -212,13 +227,33 @@ impl Cluster for ApiServer {
             element["lastTransitionTime"] = now.into();
         }
         let patch = json!({"status": {"conditions": [element]}});
-        let request = http::Request::patch(format!("/api/v1/nodes/{name}/status?fieldManager=gpuk-agent"))
+        let request = http::Request::patch(format!("/api/v1/nodes/{name}/status?fieldManager={AGENT}"))
             .header("content-type", "application/strategic-merge-patch+json")
             .body(patch.to_string().into_bytes())
             .map_err(|error| ClusterError::Unreachable(format!("node name {name:?}: {error}")))?;
         match self.request(request).await? {
             Some(_) => Ok(()),
             None => Err(ClusterError::Refused(404, format!("node {name:?} not found"))),
+        }
+    }
+
+    async fn record_event(&self, name: &str, event: &NodeEvent, now: &str) -> Result<(), ClusterError> {
+        // As the kubelet's own: in the namespace `default`, and with the name in place of the uid ("kubectl describe node" looks for both).
+        let object = json!({
+            "apiVersion": "v1", "kind": "Event",
+            "metadata": {"namespace": "default", "name": format!("{name}.{:016x}", fastrand::u64(..))},
+            "involvedObject": {"apiVersion": "v1", "kind": "Node", "name": name, "uid": name},
+            "type": "Warning", "reason": event.reason, "message": event.message, "count": 1,
+            "firstTimestamp": now, "lastTimestamp": now, "source": {"component": AGENT, "host": name},
+            "reportingComponent": AGENT, "reportingInstance": name,
+        });
+        let request = http::Request::post(format!("/api/v1/namespaces/default/events?fieldManager={AGENT}"))
+            .header("content-type", "application/json")
+            .body(object.to_string().into_bytes())
+            .map_err(|error| ClusterError::Unreachable(format!("an event of node {name:?}: {error}")))?;
+        match self.request(request).await? {
+            Some(_) => Ok(()),
+            None => Err(ClusterError::Refused(404, "the namespace default was not found".to_owned())),
         }
     }
 }
@@ -229,12 +264,14 @@ pub struct ScriptedCluster {
     pub answer: RefCell<Result<Option<Node>, ClusterError>>,
     /// Every condition that was set.
     pub conditions: RefCell<Vec<Condition>>,
+    /// Every event that was recorded.
+    pub events: RefCell<Vec<NodeEvent>>,
 }
 
 impl ScriptedCluster {
     /// A cluster that answers this.
     pub fn answering(answer: Result<Option<Node>, ClusterError>) -> Self {
-        Self { answer: RefCell::new(answer), conditions: RefCell::default() }
+        Self { answer: RefCell::new(answer), conditions: RefCell::default(), events: RefCell::default() }
     }
 }
 
@@ -250,6 +287,11 @@ impl Cluster for ScriptedCluster {
 
     async fn set_condition(&self, _name: &str, condition: &Condition, _now: &str, _transition: bool) -> Result<(), ClusterError> {
         self.conditions.borrow_mut().push(condition.clone());
+        Ok(())
+    }
+
+    async fn record_event(&self, _name: &str, event: &NodeEvent, _now: &str) -> Result<(), ClusterError> {
+        self.events.borrow_mut().push(event.clone());
         Ok(())
     }
 }

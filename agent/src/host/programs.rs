@@ -27,6 +27,8 @@ pub enum Question {
         /// The table's name.
         name: String,
     },
+    /// The names of all of nftables' tables, as JSON.
+    NftTables,
 }
 
 impl Question {
@@ -47,6 +49,7 @@ impl Question {
             ]
             .map(str::to_owned)
             .to_vec(),
+            Self::NftTables => ["nft", "--json", "list", "tables"].map(str::to_owned).to_vec(),
             Self::NftTable { name } => ["nft", "--json", "list", "table", "inet", name].map(str::to_owned).to_vec(),
         }
     }

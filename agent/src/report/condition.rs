@@ -54,7 +54,16 @@ mod tests {
     use crate::step::Finding;
 
     fn record(name: &str, verdict: Verdict, finding: Option<Finding>) -> StepRecord {
-        StepRecord { name: name.to_owned(), verdict, text: "text".to_owned(), started: 0, took: 0, changes: Vec::new(), finding }
+        StepRecord {
+            name: name.to_owned(),
+            verdict,
+            text: "text".to_owned(),
+            started: 0,
+            took: 0,
+            changes: Vec::new(),
+            because: None,
+            finding,
+        }
     }
 
     #[test]

@@ -45,14 +45,17 @@ impl<'a> Recorder<'a> {
         }
     }
 
-    /// The round is over, and this is the node's name after it.
-    pub fn finish(&self, node: &str) {
+    /// The round is over, and this is the node's name after it. Returns the history, in which a round that says nothing new is
+    /// missing, and the round.
+    pub fn finish(self, node: &str) -> (State, Round) {
         {
             let inner = &mut *self.inner.borrow_mut();
             inner.state.node = node.to_owned();
             inner.round.finished = true;
         }
         self.save();
+        let Inner { state, round } = self.inner.into_inner();
+        (state, round)
     }
 
     fn save(&self) {

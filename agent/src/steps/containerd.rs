@@ -19,7 +19,7 @@ use async_trait::async_trait;
 use crate::config::Enabled;
 use crate::host::apply::Failure;
 use crate::look::Look;
-use crate::step::{Finding, Stage, Status, Step};
+use crate::step::{Finding, Stage, Status, Step, Watched};
 
 pub mod changes;
 pub mod edit;
@@ -52,8 +52,8 @@ impl Step for Containerd {
         Stage::Image
     }
 
-    fn watches(&self) -> &'static [&'static str] {
-        &["/etc/containerd", "/etc/containerd/conf.d"]
+    fn watches(&self) -> &'static [Watched] {
+        &[Watched::Directory("/etc/containerd"), Watched::Directory("/etc/containerd/conf.d")]
     }
 
     async fn check(&self, look: Look<'_>) -> Result<Status> {

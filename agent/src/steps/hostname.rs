@@ -8,7 +8,7 @@ use async_trait::async_trait;
 use crate::identity::decision::Decision;
 use crate::identity::{self, Identity};
 use crate::look::Look;
-use crate::step::{Change, Stage, Status, Step};
+use crate::step::{Change, Stage, Status, Step, Watched};
 
 const ETC_HOSTNAME: &str = "/etc/hostname";
 const ETC_HOSTS: &str = "/etc/hosts";
@@ -46,8 +46,8 @@ impl Step for Hostname {
         &["identity"]
     }
 
-    fn watches(&self) -> &'static [&'static str] {
-        &["/etc", "/etc/cloud/cloud.cfg.d"]
+    fn watches(&self) -> &'static [Watched] {
+        &[Watched::Directory("/etc"), Watched::Directory("/etc/cloud/cloud.cfg.d")]
     }
 
     async fn check(&self, look: Look<'_>) -> Result<Status> {

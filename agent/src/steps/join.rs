@@ -25,7 +25,7 @@ use crate::host::apply::Failure;
 use crate::host::programs::Question;
 use crate::look::{Look, is_blank};
 use crate::show::utc;
-use crate::step::{Change, Finding, Stage, Status, Step, UnitVerb};
+use crate::step::{Change, Finding, Stage, Status, Step, UnitVerb, Watched};
 pub use joined::CERTIFICATE;
 use joined::{KUBELET_CONFIG, Membership};
 pub use name::joined_onto;
@@ -51,8 +51,12 @@ impl Step for Join {
         &["hostname", "kernel", "containerd", "kubelet"]
     }
 
-    fn watches(&self) -> &'static [&'static str] {
-        &["/etc/kubernetes", "/etc/kubernetes/pki", "/var/lib/kubelet/pki"]
+    fn watches(&self) -> &'static [Watched] {
+        &[
+            Watched::Directory("/etc/kubernetes"),
+            Watched::Directory("/etc/kubernetes/pki"),
+            Watched::Directory("/var/lib/kubelet/pki"),
+        ]
     }
 
     /// All endpoints are asked at once; one that misbehaves at every stage takes this long.

@@ -7,7 +7,7 @@ use async_trait::async_trait;
 
 use crate::host::apply::sysctl_path;
 use crate::look::Look;
-use crate::step::{Change, Command, Stage, Status, Step};
+use crate::step::{Change, Command, Stage, Status, Step, Watched};
 
 /// A module, and the path that is there once it is loaded or when it is built in.
 const MODULES: &[(&str, &str)] = &[("overlay", "/sys/module/overlay"), ("br_netfilter", "/proc/sys/net/bridge")];
@@ -39,8 +39,8 @@ impl Step for Kernel {
         Stage::Image
     }
 
-    fn watches(&self) -> &'static [&'static str] {
-        &["/etc/sysctl.d", "/etc/modules-load.d"]
+    fn watches(&self) -> &'static [Watched] {
+        &[Watched::Directory("/etc/sysctl.d"), Watched::Directory("/etc/modules-load.d")]
     }
 
     async fn check(&self, look: Look<'_>) -> Result<Status> {

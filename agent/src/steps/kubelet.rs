@@ -15,7 +15,7 @@ use super::join::CERTIFICATE;
 use crate::host::units::{UNIT_DIRECTORIES, UnitState};
 use crate::identity;
 use crate::look::Look;
-use crate::step::{Change, Finding, Stage, Status, Step, UnitVerb};
+use crate::step::{Change, Finding, Stage, Status, Step, UnitVerb, Watched};
 use differences::differences;
 use environment_file::{quoted, unquoted};
 use registration::Registration;
@@ -60,8 +60,8 @@ impl Step for Kubelet {
         &["identity"]
     }
 
-    fn watches(&self) -> &'static [&'static str] {
-        &["/etc/systemd/system/kubelet.service.d", "/etc/default"]
+    fn watches(&self) -> &'static [Watched] {
+        &[Watched::Directory("/etc/systemd/system/kubelet.service.d"), Watched::Directory("/etc/default")]
     }
 
     async fn check(&self, look: Look<'_>) -> Result<Status> {

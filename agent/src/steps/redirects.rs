@@ -13,7 +13,7 @@ use async_trait::async_trait;
 
 use crate::host::programs::Question;
 use crate::look::Look;
-use crate::step::{Change, Command, Finding, Stage, Status, Step};
+use crate::step::{Change, Command, Finding, Stage, Status, Step, Watched};
 use table::Table;
 
 /// What was given to nft(8) last. It lives as long as the rules do: until the next boot.
@@ -44,6 +44,10 @@ impl Step for Redirects {
         Stage::Boot
     }
 
+    fn watches(&self) -> &'static [Watched] {
+        &[Watched::Table(table::NAME)]
+    }
+
     async fn check(&self, look: Look<'_>) -> Result<Status> {
         let made_before = look.exists(FILE)?;
         let wanted = look.config.redirects.wanted();
@@ -64,20 +68,44 @@ impl Step for Redirects {
                 let load = Command::new(["nft", "--file", FILE], LIMIT).on_running_system();
                 Ok(Status::pending(why, vec![Change::write(FILE, table.text()), Change::Run(load)]))
             }
-            None => answers::behind(look, &wanted).await,
+            None => Ok(match answers::behind(look, &wanted).await? {
+                Status::Ready(evidence) => Status::Ready(evidence + both_back_ends(look).await?),
+                other => other,
+            }),
         }
+    }
+
+    async fn undo(&self, look: Look<'_>) -> Result<Option<Vec<Change>>> {
+        Ok(Some(if look.exists(FILE)? { taken_away(look).await? } else { Vec::new() }))
     }
 }
 
-/// Only what was made by this agent, in this boot, is taken away.
 async fn unwanted(look: Look<'_>) -> Result<Status> {
+    Ok(Status::pending("redirects are there that nobody asks for any more", taken_away(look).await?))
+}
+
+/// Only what was made by this agent, in this boot.
+async fn taken_away(look: Look<'_>) -> Result<Vec<Change>> {
     let mut changes = Vec::new();
     if without_nft(look)?.is_none() && listing(look).await?.is_some() {
         let delete = Command::new(["nft", "delete", "table", "inet", table::NAME], LIMIT);
         changes.push(Change::Run(delete.on_running_system()));
     }
     changes.push(Change::Remove { path: FILE.into(), secret: false });
-    Ok(Status::pending("redirects are there that nobody asks for any more", changes))
+    Ok(changes)
+}
+
+/// Rules in both back ends of iptables(8) contradict each other unseen: each program lists those of its own alone. The redirects do not
+/// mind, but whoever answers behind them may.
+async fn both_back_ends(look: Look<'_>) -> Result<&'static str> {
+    for names in ["/proc/net/ip_tables_names", "/proc/net/ip6_tables_names"] {
+        if look.text(names)?.is_some_and(|names| !names.trim().is_empty()) {
+            let answer = look.ask(Question::NftTables).await?;
+            let both = answer.success() && listing::has_tables_of_iptables(&answer.stdout)?;
+            return Ok(if both { "; tables of iptables-legacy and of iptables-nft are both in use" } else { "" });
+        }
+    }
+    Ok("")
 }
 
 fn without_nft(look: Look<'_>) -> Result<Option<Finding>> {

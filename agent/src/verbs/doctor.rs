@@ -5,7 +5,7 @@ use serde::Serialize;
 use super::survey::{Seen, survey};
 use crate::cli::Exit;
 use crate::session::{Session, Trouble};
-use crate::show::{Style, print, print_json};
+use crate::show::{Style, print, print_json, utc};
 use crate::state::{State, Verdict};
 use crate::step::Finding;
 use crate::unknown::Unknown;
@@ -30,6 +30,8 @@ pub(super) struct Check {
     verdict: Verdict,
     text: String,
     finding: Option<Finding>,
+    /// That it was put right again in this boot, when and why: somebody else undoes it.
+    repaired: Option<String>,
     /// The broken check that this one follows from; it is mended with that one.
     pub(super) follows_from: Option<&'static str>,
 }
@@ -58,6 +60,7 @@ pub fn cannot_start(trouble: &Trouble, json: bool) -> Exit {
         verdict: Verdict::Broken,
         text: "nothing else was looked at".to_owned(),
         finding: Some(trouble.finding()),
+        repaired: None,
         follows_from: None,
     };
     finish(Report { verdict: "", node: None, checks: vec![check], unseen: Vec::new() }, json);
@@ -75,6 +78,7 @@ fn of_unknown(unknown: &Unknown) -> Check {
         verdict: unknown.verdict(),
         text: finding.to_string(),
         finding: Some(finding),
+        repaired: None,
         follows_from: None,
     }
 }
@@ -104,6 +108,7 @@ fn checks(seen: Vec<Seen>, state: &State, boot_id: &str, unknown: Option<&Unknow
             verdict: step.verdict,
             text: step.text,
             finding,
+            repaired: state.drift_of(step.name, boot_id).map(|(round, why)| format!("{}: {why}", utc(round.time()))),
             follows_from,
         });
     }
@@ -152,6 +157,9 @@ fn human(report: &Report, style: Style) -> String {
             (None, None, _) => check.text.clone(),
         };
         add(format!("{} {}  {words}\n", style.sign(check.verdict), style.strong(&format!("{:<11}", check.name))));
+        if let Some(repaired) = &check.repaired {
+            add(format!("               {}\n", style.faint(&format!("put right again {repaired}"))));
+        }
     }
     for unseen in &report.unseen {
         add(format!("{} could not see {unseen}\n", style.sign(Verdict::Unknown)));

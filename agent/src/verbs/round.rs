@@ -13,6 +13,7 @@ use crate::identity;
 use crate::look::Look;
 use crate::report::condition;
 use crate::report::recorder::Recorder;
+use crate::report::repairs;
 use crate::session::Session;
 use crate::show::complain;
 use crate::state::{Round, State, StepRecord};
@@ -25,6 +26,33 @@ pub const LOCK_FILE: &str = "/run/gpuk-agent/lock";
 /// Tries the lock once.
 pub fn lock(host: &Host) -> anyhow::Result<Option<Lock>> {
     host.files.lock(Path::new(LOCK_FILE))
+}
+
+/// Waits until no other agent is at work, as long as `patience` lasts.
+pub async fn wait_for_lock(session: &Session, stop: &Stop, patience: Duration) -> Result<Lock, Refused> {
+    let began = tokio::time::Instant::now();
+    let mut told = false;
+    loop {
+        match lock(&session.host) {
+            Ok(Some(lock)) => return Ok(lock),
+            Err(error) => {
+                let remedy = "mend what is named above, then the same command again";
+                let finding = Finding::new("lock-failed", "The agent's lock cannot be had", format!("{error:#}"), remedy);
+                return Err(Refused { finding, exit: Exit::Broken });
+            }
+            Ok(None) if began.elapsed() > patience || stop.requested() => {
+                let why = format!("it holds {}", LOCK_FILE);
+                let finding = Finding::new("agent-at-work", "Another agent is at work on this machine", why, "gpuk-agent status");
+                return Err(Refused { finding, exit: Exit::Waiting });
+            }
+            Ok(None) => {
+                if !std::mem::replace(&mut told, true) {
+                    complain("another agent is at work on this machine (see gpuk-agent status); waiting for it");
+                }
+                stop.sleep(Duration::from_millis(100)).await;
+            }
+        }
+    }
 }
 
 /// Why nothing is changed, and how the verb ends that would have changed something.
@@ -43,14 +71,20 @@ impl Refused {
     }
 }
 
-/// Changing a running system needs root; an image belongs to whoever may write it.
+/// Nothing is changed while it is not known what the node is to be.
 pub fn may_change(session: &Session) -> Result<(), Refused> {
+    has_root(session)?;
+    session.unknown.as_ref().map_or(Ok(()), |unknown| Err(Refused { finding: unknown.finding(), exit: unknown.exit() }))
+}
+
+/// Changing a running system needs root; an image belongs to whoever may write it.
+pub fn has_root(session: &Session) -> Result<(), Refused> {
     if session.host.files.is_running_system() && !session.host.kernel.is_root() {
-        let remedy = "sudo gpuk-agent up   (plan and doctor work without)";
+        let remedy = "the same command with sudo   (plan and doctor work without)";
         let finding = Finding::new("needs-root", "Changing this system needs root", "another user runs this", remedy);
         return Err(Refused { finding, exit: Exit::NoPermission });
     }
-    session.unknown.as_ref().map_or(Ok(()), |unknown| Err(Refused { finding: unknown.finding(), exit: unknown.exit() }))
+    Ok(())
 }
 
 /// How a round ended in which it was not known what the node is to be.
@@ -114,7 +148,11 @@ pub async fn round(session: &Session, verb: &str, observer: &dyn Observer, patie
     }
     // The name may have been decided on the way.
     let node = identity::name(look).unwrap_or_default();
-    recorder.finish(&node);
+    let (state, round) = recorder.finish(&node);
+    let repairs = repairs::of(&round, &state);
+    for repair in &repairs {
+        tracing::warn!("{}", repair.message);
+    }
     let reports = config.report.node_condition && (config.wants_join() || config.node.role == Role::Observed);
     if reports && host.files.is_running_system() && host.cluster.has_credential() {
         let wanted = condition::from_records(&records);
@@ -124,6 +162,9 @@ pub async fn round(session: &Session, verb: &str, observer: &dyn Observer, patie
             }
             Ok(false) => {}
             Err(error) => tracing::warn!("{} could not be reported: {error}", wanted.kind),
+        }
+        if let Err(error) = repairs::report(host, &node, &repairs).await {
+            tracing::warn!("what was put right could not be reported: {error}");
         }
     }
     records

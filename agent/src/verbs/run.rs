@@ -16,7 +16,7 @@ use crate::report::terminal::Terminal;
 use crate::session::{self, DROP_INS, Session};
 use crate::show::complain;
 use crate::state::{StepRecord, Verdict};
-use crate::step::{Change, Stage};
+use crate::step::{Change, Stage, Watched};
 use crate::steps::kubelet;
 use crate::{catalog, facts, identity, role};
 pub(super) use pauses::Outcome;
@@ -134,8 +134,9 @@ fn waiting(text: &str) {
 /// A watch over everything that a step cares about, and the configuration. Without one the slow look finds drift alone.
 fn watch(common: &Common) -> Option<Watch> {
     let steps = catalog::steps(Role::Worker);
-    let directories = steps.iter().flat_map(|step| step.watches().iter().copied()).chain(["/etc/gpuk", DROP_INS]);
-    match Watch::over(&common.root, directories) {
+    let configuration = ["/etc/gpuk", DROP_INS].map(Watched::Directory);
+    let things = steps.iter().flat_map(|step| step.watches().iter().copied()).chain(configuration);
+    match Watch::over(&common.root, things) {
         Ok(watch) => Some(watch),
         Err(error) => {
             tracing::warn!("{error:#}; drift is found by the slow look alone");

@@ -1,6 +1,6 @@
 //! A slow boot is understood by reading when each step began and what it did.
 
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use crate::cli::{Common, Exit};
 use crate::show::{Style, complain, duration, print, print_json};
@@ -39,7 +39,7 @@ fn human(round: &Round, style: Style) -> String {
     let took: u64 = round.steps.iter().map(|step| step.took).sum();
     let mut text = format!(
         "  {} {} after the kernel started, by {} {}, took {}\n",
-        crate::show::utc(SystemTime::UNIX_EPOCH + Duration::from_millis(round.started)),
+        crate::show::utc(round.time()),
         at(round.since_boot),
         round.verb,
         round.version,
@@ -54,7 +54,7 @@ fn human(round: &Round, style: Style) -> String {
             at(step.took),
             step.text.lines().next().unwrap_or_default()
         ));
-        for change in &step.changes {
+        for change in step.because.iter().chain(&step.changes) {
             text.push_str(&format!("                                       {}\n", style.faint(change)));
         }
     }

@@ -1,17 +1,13 @@
 //! `up` makes it so and returns.
 
-use std::time::Duration;
-
 use super::round::{self, Refused};
 use crate::cli::Exit;
 use crate::engine::{Silent, Stop};
-use crate::host::files::Lock;
 use crate::identity;
 use crate::report::terminal::Terminal;
 use crate::session::Session;
 use crate::show::{Style, print, print_json};
 use crate::state::{StepRecord, Verdict};
-use crate::step::Finding;
 
 /// One round over the catalog. Exit 0: every step holds.
 pub async fn up(session: &Session, json: bool) -> Exit {
@@ -19,7 +15,7 @@ pub async fn up(session: &Session, json: bool) -> Exit {
         return refuse(session, &refused, json);
     }
     let stop = round::stop_on_signals();
-    let _lock = match wait_for_lock(session, &stop, session.config.cluster.patience.0).await {
+    let _lock = match round::wait_for_lock(session, &stop, session.config.cluster.patience.0).await {
         Ok(lock) => lock,
         Err(refused) => return refuse(session, &refused, json),
     };
@@ -76,31 +72,5 @@ fn outcome(records: &[StepRecord], stop: &Stop) -> Exit {
         Exit::Waiting
     } else {
         Exit::Fine
-    }
-}
-
-async fn wait_for_lock(session: &Session, stop: &Stop, patience: Duration) -> Result<Lock, Refused> {
-    let began = tokio::time::Instant::now();
-    let mut told = false;
-    loop {
-        match round::lock(&session.host) {
-            Ok(Some(lock)) => return Ok(lock),
-            Err(error) => {
-                let remedy = "mend what is named above, then: gpuk-agent up";
-                let finding = Finding::new("lock-failed", "The agent's lock cannot be had", format!("{error:#}"), remedy);
-                return Err(Refused { finding, exit: Exit::Broken });
-            }
-            Ok(None) if began.elapsed() > patience || stop.requested() => {
-                let why = format!("it holds {}", round::LOCK_FILE);
-                let finding = Finding::new("agent-at-work", "Another agent is at work on this machine", why, "gpuk-agent status");
-                return Err(Refused { finding, exit: Exit::Waiting });
-            }
-            Ok(None) => {
-                if !std::mem::replace(&mut told, true) {
-                    crate::show::complain("another agent is at work on this machine (see gpuk-agent status); waiting for it");
-                }
-                stop.sleep(Duration::from_millis(100)).await;
-            }
-        }
     }
 }

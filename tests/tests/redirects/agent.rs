@@ -13,6 +13,7 @@ use gpuk_agent::host::cluster::ScriptedCluster;
 use gpuk_agent::host::kernel::RecordingKernel;
 use gpuk_agent::host::runtime::ScriptedRuntime;
 use gpuk_agent::host::units::ScriptedUnits;
+use gpuk_agent::host::watch::Watch;
 use gpuk_agent::state::{StepRecord, Verdict};
 use gpuk_agent::step::{Status, Step};
 use gpuk_agent::steps::redirects::Redirects;
@@ -64,6 +65,25 @@ impl<'node> Agent<'node> {
         let record = self.up(configuration)?;
         ensure!(record.verdict == Verdict::Ready, "{:?}: {}", record.verdict, record.text);
         Ok(record)
+    }
+
+    /// What `reset redirects` does.
+    pub fn reset(&self) -> Result<StepRecord> {
+        self.work(INGRESS, |runtime, engine| Ok(runtime.block_on(engine.undo(&Redirects))))
+    }
+
+    /// Makes a change, and waits until the kernel tells the agent of it.
+    pub fn notices(&self, change: impl FnOnce() -> Result<()> + Send) -> Result<()> {
+        self.work(INGRESS, |runtime, _| {
+            runtime.block_on(async {
+                let mut watch = Watch::over("/".as_ref(), Redirects.watches().iter().copied())?;
+                change()?;
+                tokio::time::timeout(PATIENCE, watch.changed())
+                    .await
+                    .context("nobody tells the agent of a change of its table")?;
+                Ok(())
+            })
+        })
     }
 
     /// One look, and how long it took.

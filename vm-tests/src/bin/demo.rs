@@ -11,7 +11,7 @@ use vm_tests::machine::Listener;
 use vm_tests::process::{Life, kill_left_behind};
 use vm_tests::progress::{say, seconds};
 use vm_tests::scene::{BREAKS, Break, LIMIT, SHORT, Stage, as_typed, doctor, last_words, wait_for_agent, worth_showing};
-use vm_tests::{Cache, Cluster, ClusterOptions, Machine, MachineOptions, Packages};
+use vm_tests::{Cache, Cluster, ClusterOptions, Image, Machine, MachineOptions, Packages, ingress};
 
 /// Boots a blank virtual machine with the agent in it and shows how it becomes a Ready node of a real cluster.
 #[derive(Debug, Parser)]
@@ -75,9 +75,11 @@ fn announce() {
     ));
 }
 
-fn boot(stage: &Stage, user_data: &str, keep: Option<&PathBuf>) -> Result<Machine> {
+/// `port` of this machine leads to port 80 of the one that is started.
+fn boot(image: &Image, user_data: &str, port: Option<u16>, keep: Option<&PathBuf>) -> Result<Machine> {
     say(format_args!("\nuser-data of the machine, all of it:\n{}", user_data.trim_end().replace('\n', "\n  ")));
     let mut options = MachineOptions::new(INSTANCE_ID, user_data);
+    options.forwards = port.map(|port| (port, 80)).into_iter().collect();
     options.listener = Listener::new(|line| {
         if let Some(text) = worth_showing(line) {
             say(text);
@@ -85,12 +87,12 @@ fn boot(stage: &Stage, user_data: &str, keep: Option<&PathBuf>) -> Result<Machin
     });
     say("\npower on");
     match keep {
-        None => Machine::boot(&stage.image, options),
+        None => Machine::boot(image, options),
         Some(folder) => {
             options.life = Life::Detached;
             let folder = folder.join("machine");
             fs::create_dir(&folder)?;
-            Machine::boot_in(&stage.image, options, &folder)
+            Machine::boot_in(image, options, &folder)
         }
     }
 }
@@ -107,11 +109,13 @@ fn show_join(keep: bool) -> Result<()> {
     if let Some(folder) = &folder {
         remember(folder, &stage.cluster.process_ids())?;
     }
-    let mut machine = boot(&stage, &stage.way_in()?.user_data(), folder.as_ref())?;
+    let user_data = stage.way_in()?.user_data() + &ingress::user_data();
+    let port = ingress::free_port()?;
+    let mut machine = boot(&ingress::image(&stage.image)?, &user_data, Some(port), folder.as_ref())?;
     if let Some(folder) = &folder {
         remember(folder, &[stage.cluster.process_ids(), vec![machine.process_id()]].concat())?;
     }
-    let shown = watch_join(&stage.cluster, &mut machine);
+    let shown = watch_join(&stage.cluster, &mut machine, port);
     if let Err(error) = shown {
         say(last_words(&mut machine));
         if keep {
@@ -125,11 +129,14 @@ fn show_join(keep: bool) -> Result<()> {
     Ok(())
 }
 
-fn watch_join(cluster: &Cluster, machine: &mut Machine) -> Result<()> {
+fn watch_join(cluster: &Cluster, machine: &mut Machine, port: u16) -> Result<()> {
     cluster.wait_ready(INSTANCE_ID, LIMIT)?;
     say(format_args!("\nThe node is Ready, {} after power-on.", seconds(machine.uptime())));
     wait_for_agent(machine, LIMIT)?;
     say(format_args!("\n$ kubectl get nodes -o wide\n{}", cluster.kubectl(&["get", "nodes", "-o", "wide"])?));
+    say("\nAn ingress is started: a pod behind NodePort 32245, and kube-proxy.");
+    ingress::start(cluster, machine, INSTANCE_ID)?;
+    say(format_args!("\n$ curl --include http://NODE/etc/hostname\n{}", ingress::answer(port)?));
     let timeline = machine.run("gpuk-agent timeline", SHORT)?;
     say(as_typed("gpuk-agent timeline", &timeline));
     let doctor = doctor(machine)?;
@@ -143,7 +150,7 @@ fn show_fault(fault: &Break) -> Result<()> {
     let stage = Stage::set(ClusterOptions::default(), None)?;
     say(format_args!("\nThe fault: {}.", fault.fault));
     fault.with(&stage, |user_data| {
-        let mut machine = boot(&stage, &user_data, None)?;
+        let mut machine = boot(&stage.image, &user_data, None, None)?;
         match fault.wait_for_verdict(&mut machine, LIMIT) {
             Ok(output) => {
                 say(format_args!("\nThe agent knows, {} after power-on.", seconds(machine.uptime())));

@@ -7,6 +7,17 @@ use serde_json::Value;
 
 use super::table::Table;
 
+/// Whether some of the tables that `nft --json list tables` prints are those in which iptables-nft(8) keeps its rules.
+pub fn has_tables_of_iptables(listing: &str) -> Result<bool> {
+    let listing: Value = serde_json::from_str(listing).context("reading nft's answer as JSON")?;
+    let objects = listing.get("nftables").and_then(Value::as_array).context("nft's answer has no list nftables")?;
+    let is_one = |table: &Value| {
+        let field = |name: &str| table.get(name).and_then(Value::as_str).unwrap_or_default();
+        matches!(field("family"), "ip" | "ip6") && matches!(field("name"), "filter" | "nat" | "mangle" | "raw" | "security")
+    };
+    Ok(objects.iter().filter_map(|object| object.get("table")).any(is_one))
+}
+
 /// What is wrong with a listed table, in a few words; `None` when it is as it must be.
 pub fn difference(listing: &str, wanted: &Table) -> Result<Option<String>> {
     let listing: Value = serde_json::from_str(listing).context("reading nft's answer as JSON")?;

@@ -103,6 +103,35 @@ async fn a_missing_table_is_made_and_an_unwanted_one_removed() {
 }
 
 #[tokio::test]
+async fn only_what_was_made_in_this_boot_is_taken_away() {
+    let undo = async |machine: Machine| {
+        let (facts, config) = (Facts::default(), config(INGRESS));
+        let changes = Redirects.undo(Look::new(&machine.host, &config, &facts)).await.unwrap().unwrap();
+        changes.iter().map(ToString::to_string).collect::<Vec<_>>()
+    };
+    assert_eq!(undo(machine(INGRESS, Ok(in_place()))).await, Vec::<String>::new(), "it is somebody else's");
+    let made = machine(INGRESS, Ok(in_place())).file("run/gpuk-agent/redirects.nft");
+    assert_eq!(undo(made).await, ["run nft delete table inet gpuk", "remove /run/gpuk-agent/redirects.nft"]);
+}
+
+#[tokio::test]
+async fn rules_in_both_back_ends_of_iptables_are_told() {
+    let said = async |legacy: &str, tables: serde_json::Value| {
+        let machine = machine(INGRESS, Ok(in_place())).file("proc/net/ip6_tables_names");
+        std::fs::write(machine.root.path().join("proc/net/ip6_tables_names"), legacy).unwrap();
+        let answer = |stdout: String| Output { code: Some(0), stdout, ..Output::default() };
+        let programs = ScriptedPrograms::default().answering("nft --json list table inet gpuk", answer(in_place()));
+        let listing = serde_json::json!({"nftables": [{"metainfo": {}}, {"table": tables}]}).to_string();
+        let host = Host { programs: Box::new(programs.answering("nft --json list tables", answer(listing))), ..machine.host };
+        Machine { host, ..machine }.ready().await.contains("iptables-legacy and of iptables-nft are both in use")
+    };
+    let of_iptables = || serde_json::json!({"family": "ip", "name": "nat"});
+    assert!(said("nat\nfilter\n", of_iptables()).await);
+    assert!(!said("", of_iptables()).await);
+    assert!(!said("nat\n", serde_json::json!({"family": "inet", "name": "filter"})).await);
+}
+
+#[tokio::test]
 async fn a_table_that_was_there_and_is_gone_has_suspects() {
     let mut flushed = machine(INGRESS, Err(ABSENT)).file("run/gpuk-agent/redirects.nft");
     assert!(flushed.pending().await.0.ends_with("was removed since it was made: nft flush ruleset does that"));
