@@ -74,8 +74,10 @@ fn json_keeps_its_shape() {
     assert_eq!(keys(&kernel["changes"][0]), ["diff", "leftForBoot", "text"]);
     let (_, up) = json(root.path(), &["up"]);
     assert_eq!(keys(&up), ["node", "refused", "steps"]);
-    let record = ["changes", "finding", "name", "started", "text", "took", "verdict"];
+    let record = ["because", "changes", "finding", "name", "started", "text", "took", "verdict"];
     assert_eq!(keys(&up["steps"][2]), record);
+    let (exit, reset) = json(root.path(), &["reset", "redirects"]);
+    assert_eq!((exit, keys(&reset), keys(&reset["steps"][0])), (Some(0), vec!["refused", "steps"], record.to_vec()));
     let (_, status) = json(root.path(), &["status"]);
     assert_eq!(keys(&status), ["node", "phase", "since", "steps"]);
     assert_eq!(keys(&status["steps"][0]), record);
@@ -84,7 +86,7 @@ fn json_keeps_its_shape() {
     assert_eq!(keys(&timeline["rounds"][0]), ["bootId", "finished", "sinceBoot", "started", "steps", "verb", "version"]);
     let (_, doctor) = json(root.path(), &["doctor"]);
     assert_eq!(keys(&doctor), ["checks", "node", "unseen", "verdict"]);
-    assert_eq!(keys(&doctor["checks"][0]), ["finding", "followsFrom", "name", "purpose", "text", "verdict"]);
+    assert_eq!(keys(&doctor["checks"][0]), ["finding", "followsFrom", "name", "purpose", "repaired", "text", "verdict"]);
     let (_, facts) = json(root.path(), &["facts"]);
     assert_eq!(
         keys(&facts),

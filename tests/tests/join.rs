@@ -73,7 +73,7 @@ impl Stranger {
             units: Box::new(ScriptedUnits::default()),
             kernel: Box::new(RecordingKernel::default()),
             network: Box::new(RealNetwork::default()),
-            runtime: Box::new(ScriptedRuntime(None)),
+            runtime: Box::new(ScriptedRuntime::default()),
             cluster: Box::new(ScriptedCluster::answering(Err(ClusterError::NoCredential(String::new())))),
             clock: Box::new(SystemClock),
         };

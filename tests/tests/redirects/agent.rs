@@ -117,7 +117,7 @@ impl<'node> Agent<'node> {
             let host = Host {
                 units: Box::new(ScriptedUnits::default()),
                 kernel: Box::new(RecordingKernel::default()),
-                runtime: Box::new(ScriptedRuntime(None)),
+                runtime: Box::new(ScriptedRuntime::default()),
                 cluster: Box::new(ScriptedCluster::answering(Ok(None))),
                 ..Host::real("/".as_ref())?
             };
