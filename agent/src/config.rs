@@ -25,7 +25,7 @@ mod tests;
 mod toml_text;
 pub mod user_data;
 mod values;
-mod yaml_text;
+pub(crate) mod yaml_text;
 mod yaml_tree;
 
 pub use bootstrap_token::token_parts;

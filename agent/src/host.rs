@@ -62,7 +62,7 @@ impl Host {
             units: Box::new(units::ScriptedUnits::default()),
             kernel: Box::new(kernel::RecordingKernel::default()),
             network: Box::new(network::ScriptedNetwork::default()),
-            runtime: Box::new(runtime::ScriptedRuntime(None)),
+            runtime: Box::new(runtime::ScriptedRuntime::default()),
             cluster: Box::new(cluster::ScriptedCluster::answering(Ok(None))),
             clock: Box::new(clock::FixedClock::at(0)),
         })

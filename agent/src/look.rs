@@ -7,7 +7,7 @@ use std::time::{Duration, SystemTime};
 
 use anyhow::Result;
 
-use crate::config::Config;
+use crate::config::{Config, Enabled};
 use crate::facts::Facts;
 use crate::host::Host;
 use crate::host::cluster::{ClusterError, Node};
@@ -41,6 +41,15 @@ impl<'a> Look<'a> {
     /// False when the root is an image, a chroot or a fixture: nothing is running there.
     pub fn running_system(&self) -> bool {
         self.host.files.is_running_system()
+    }
+
+    /// Whether there are GPUs that containers of this node are to get (`gpu.enabled`).
+    pub fn wants_gpus(&self) -> bool {
+        match self.config.gpu.enabled {
+            Enabled::Auto => !self.facts.gpus_for_containers().is_empty(),
+            Enabled::Always => true,
+            Enabled::Never => false,
+        }
     }
 
     /// The whole file, or `None` when it is absent.

@@ -8,6 +8,7 @@ use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
 
 use crate::host::apply::Failure;
+use crate::host::runtime::Trial;
 use crate::look::Look;
 
 /// One thing that must be true of a node, e.g. "containerd knows the NVIDIA runtime".
@@ -171,6 +172,13 @@ pub enum Change {
         /// The text to write.
         value: String,
     },
+    /// Start a container that ends at once, and see that it is given these devices of the host (names in `/dev`).
+    TryContainer {
+        /// The container.
+        container: Trial,
+        /// What it must be given.
+        devices: Vec<String>,
+    },
     /// Flush every file system to disk, so that what was done survives a power cut.
     Sync,
 }
@@ -191,7 +199,7 @@ impl Change {
         match self {
             Self::Write { .. } | Self::Remove { .. } | Self::Sync => false,
             Self::Run(command) => command.needs_running_system,
-            Self::Unit(..) | Self::Hostname(_) | Self::Sysctl { .. } => true,
+            Self::Unit(..) | Self::Hostname(_) | Self::Sysctl { .. } | Self::TryContainer { .. } => true,
         }
     }
 }
@@ -206,6 +214,14 @@ impl std::fmt::Display for Change {
             Self::Unit(verb, unit) => write!(formatter, "{} {unit}", verb.word()),
             Self::Hostname(name) => write!(formatter, "set the host name to {name}"),
             Self::Sysctl { key, value } => write!(formatter, "set {key} = {value}"),
+            Self::TryContainer { container, devices } => {
+                write!(
+                    formatter,
+                    "try a container of the runtime {}, which must be given {}",
+                    container.handler,
+                    devices.join(", ")
+                )
+            }
             Self::Sync => write!(formatter, "sync file systems"),
         }
     }

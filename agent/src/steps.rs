@@ -1,5 +1,6 @@
 //! Each file is one thing that must be true of a node.
 
+pub mod cdi;
 pub mod containerd;
 pub mod hostname;
 pub mod identity;
@@ -9,6 +10,7 @@ pub mod kubelet;
 pub mod node;
 pub mod observed;
 pub mod redirects;
+pub mod trial;
 
 #[cfg(test)]
 mod tests;

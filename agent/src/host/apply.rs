@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use anyhow::{Context, Error};
+use anyhow::{Context, Error, anyhow};
 
 use super::Host;
 use super::programs::{Output, Question};
@@ -92,6 +92,17 @@ impl Host {
             Change::Unit(verb, unit) => self.units.act(*verb, unit, UNIT_LIMIT).await?,
             Change::Hostname(name) => self.kernel.set_hostname(name)?,
             Change::Sysctl { key, value } => self.files.poke(&sysctl_path(key), value)?,
+            Change::TryContainer { container, devices } => {
+                let tried = self.runtime.try_container(container).await?;
+                let missing: Vec<&str> =
+                    devices.iter().filter(|device| !tried.devices.contains(device)).map(String::as_str).collect();
+                if !missing.is_empty() {
+                    let (handler, missing, given) = (&container.handler, missing.join(", "), tried.devices.join(", "));
+                    return Err(
+                        anyhow!("a container of the runtime {handler} was not given {missing}; its /dev has {given}").into()
+                    );
+                }
+            }
             Change::Sync => self.kernel.sync(),
         }
         Ok(())

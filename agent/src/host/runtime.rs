@@ -1,11 +1,12 @@
 //! containerd "started" is not "ready": only its CRI socket can say that pods can run (image-builder#173).
 
+mod cri;
+mod trial;
+
 use std::time::Duration;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result};
 use async_trait::async_trait;
-use hyper_util::rt::TokioIo;
-use tonic::transport::{Endpoint, Uri};
 
 /// The runtime's answer to `RuntimeService/Status` (Kubernetes CRI API, `runtime.v1`).
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -25,70 +26,40 @@ pub struct RuntimeStatus {
 pub trait ContainerRuntime {
     /// Asks the CRI socket at `socket` (an absolute path); an error when nobody answers within 5 s.
     async fn status(&self, socket: &str) -> Result<RuntimeStatus>;
+
+    /// Starts a container that ends with the call, and answers what it was given; a minute at most.
+    async fn try_container(&self, trial: &Trial) -> Result<Tried>;
+}
+
+/// A container that is started to see what it is given, and is gone afterwards.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Trial {
+    /// The CRI socket.
+    pub socket: String,
+    /// The runtime handler that starts it, e.g. `nvidia`.
+    pub handler: String,
+    /// Environment variables of the container, e.g. `NVIDIA_VISIBLE_DEVICES`.
+    pub environment: Vec<(&'static str, &'static str)>,
+}
+
+/// What a container was given.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Tried {
+    /// The sorted names in its `/dev`.
+    pub devices: Vec<String>,
 }
 
 /// The real socket.
 pub struct CriSocket;
 
-#[derive(Clone, PartialEq, prost::Message)]
-struct StatusRequest {}
-
-#[derive(Clone, PartialEq, prost::Message)]
-struct StatusResponse {
-    #[prost(message, optional, tag = "1")]
-    status: Option<Conditions>,
-    #[prost(message, repeated, tag = "3")]
-    runtime_handlers: Vec<Handler>,
-}
-
-#[derive(Clone, PartialEq, prost::Message)]
-struct Conditions {
-    #[prost(message, repeated, tag = "1")]
-    conditions: Vec<Condition>,
-}
-
-#[derive(Clone, PartialEq, prost::Message)]
-struct Condition {
-    #[prost(string, tag = "1")]
-    kind: String,
-    #[prost(bool, tag = "2")]
-    status: bool,
-    #[prost(string, tag = "3")]
-    reason: String,
-    #[prost(string, tag = "4")]
-    message: String,
-}
-
-#[derive(Clone, PartialEq, prost::Message)]
-struct Handler {
-    #[prost(string, tag = "1")]
-    name: String,
-}
-
+/// Who is asked answers at once.
 const LIMIT: Duration = Duration::from_secs(5);
 
 #[async_trait(?Send)]
 impl ContainerRuntime for CriSocket {
     async fn status(&self, socket: &str) -> Result<RuntimeStatus> {
-        let asking = async {
-            let path = socket.to_owned();
-            let connector = tower::service_fn(move |_: Uri| {
-                let path = path.clone();
-                async move { Ok::<_, std::io::Error>(TokioIo::new(tokio::net::UnixStream::connect(path).await?)) }
-            });
-            // The URI is only a form: the connector goes to the socket.
-            let channel = Endpoint::from_static("http://cri.invalid").connect_with_connector(connector).await?;
-            let mut client = tonic::client::Grpc::new(channel);
-            client.ready().await?;
-            let codec = tonic_prost::ProstCodec::<StatusRequest, StatusResponse>::default();
-            let path = http::uri::PathAndQuery::from_static("/runtime.v1.RuntimeService/Status");
-            let answer = client.unary(tonic::Request::new(StatusRequest {}), path, codec).await;
-            match answer {
-                Ok(answer) => Ok(answer.into_inner()),
-                Err(status) => bail!("{}: {}", status.code(), status.message()),
-            }
-        };
-        let response = tokio::time::timeout(LIMIT, asking)
+        let asking = async { cri::Client::connect(socket).await?.call("Status", cri::StatusRequest {}).await };
+        let response: cri::StatusResponse = tokio::time::timeout(LIMIT, asking)
             .await
             .with_context(|| format!("asking {socket} for its CRI status: no answer in {} s", LIMIT.as_secs()))?
             .with_context(|| format!("asking {socket} for its CRI status"))?;
@@ -107,14 +78,28 @@ impl ContainerRuntime for CriSocket {
             response.runtime_handlers.into_iter().map(|handler| handler.name).filter(|name| !name.is_empty()).collect();
         Ok(status)
     }
+
+    async fn try_container(&self, trial: &Trial) -> Result<Tried> {
+        trial::run(trial).await
+    }
 }
 
-/// A fake: always the same answer, or nobody there.
-pub struct ScriptedRuntime(pub Option<RuntimeStatus>);
+/// A fake: always the same answers, or nobody there.
+#[derive(Default)]
+pub struct ScriptedRuntime {
+    /// What it says of itself.
+    pub status: Option<RuntimeStatus>,
+    /// What containers are given.
+    pub tried: Option<Tried>,
+}
 
 #[async_trait(?Send)]
 impl ContainerRuntime for ScriptedRuntime {
     async fn status(&self, socket: &str) -> Result<RuntimeStatus> {
-        self.0.clone().with_context(|| format!("asking {socket} for its CRI status: connection refused"))
+        self.status.clone().with_context(|| format!("asking {socket} for its CRI status: connection refused"))
+    }
+
+    async fn try_container(&self, trial: &Trial) -> Result<Tried> {
+        self.tried.clone().with_context(|| format!("no runtime for {:?} is configured", trial.handler))
     }
 }

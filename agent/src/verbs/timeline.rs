@@ -54,8 +54,9 @@ fn human(round: &Round, style: Style) -> String {
             at(step.took),
             step.text.lines().next().unwrap_or_default()
         ));
-        for change in step.because.iter().chain(&step.changes) {
-            text.push_str(&format!("                                       {}\n", style.faint(change)));
+        let because = step.because.iter().map(|why| format!("because {why}:"));
+        for change in because.chain(step.changes.iter().cloned()) {
+            text.push_str(&format!("                                       {}\n", style.faint(&change)));
         }
     }
     text

@@ -42,7 +42,7 @@ impl Root {
             units: Box::new(ScriptedUnits::default()),
             kernel: Box::new(RecordingKernel::default()),
             network: Box::new(ScriptedNetwork::default()),
-            runtime: Box::new(ScriptedRuntime(None)),
+            runtime: Box::new(ScriptedRuntime::default()),
             cluster: Box::new(ScriptedCluster::answering(Ok(None))),
             clock: Box::new(FixedClock::at(0)),
         };
@@ -320,7 +320,7 @@ fn active() -> UnitState {
 fn running(unit: Option<UnitState>, runtime: Option<RuntimeStatus>, files: &[(&str, &str)]) -> Status {
     let mut root = Root::new(V2_4, files);
     root.host.units = Box::new(unit.map_or_else(ScriptedUnits::default, |unit| ScriptedUnits::with([(UNIT, unit)])));
-    root.host.runtime = Box::new(ScriptedRuntime(runtime));
+    root.host.runtime = Box::new(ScriptedRuntime { status: runtime, tried: None });
     let view = View { runtimes: BTreeMap::from([("runc".to_owned(), toml::Table::new())]), ..View::default() };
     wait(running::examine(root.look(), &Wanted::default(), &view, "fine".to_owned())).expect("a status")
 }

@@ -8,7 +8,7 @@ use toml::{Table, Value};
 use super::effective::{find, leaves};
 use super::generation::Generation;
 use super::view::{RUNC_TYPE, Setting, View};
-use crate::config::{Enabled, Runtime};
+use crate::config::Runtime;
 use crate::look::Look;
 
 /// What the configuration of the agent asks of containerd.
@@ -48,11 +48,6 @@ impl Wanted {
     /// What this machine's configuration and facts ask for.
     pub fn of(look: Look<'_>) -> Self {
         let config = &look.config.containerd;
-        let nvidia = match look.config.gpu.enabled {
-            Enabled::Auto => !look.facts.gpus_for_containers().is_empty(),
-            Enabled::Always => true,
-            Enabled::Never => false,
-        };
         let text = |path: &PathBuf| path.display().to_string();
         Self {
             config_file: config.config_file.clone(),
@@ -60,7 +55,7 @@ impl Wanted {
             pause_image: config.pause_image.clone(),
             cni_bin_dir: config.cni_bin_dir.as_ref().map(text),
             cni_conf_dir: config.cni_conf_dir.as_ref().map(text),
-            nvidia,
+            nvidia: look.wants_gpus(),
             nvidia_by_default: config.default_runtime == Runtime::Nvidia,
         }
     }

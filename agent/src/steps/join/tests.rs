@@ -235,7 +235,7 @@ impl Machine {
             units: Box::new(ScriptedUnits::with([(KUBELET, self.kubelet.clone())])),
             kernel: Box::new(RecordingKernel::default()),
             network: Box::new(Tarpit { offline: self.offline, urls: self.hanging.clone(), script }),
-            runtime: Box::new(ScriptedRuntime(None)),
+            runtime: Box::new(ScriptedRuntime::default()),
             cluster: Box::new(ScriptedCluster::answering(Err(ClusterError::NoCredential(String::new())))),
             clock: Box::new(FixedClock::at(self.now)),
         }

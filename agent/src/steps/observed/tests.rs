@@ -19,7 +19,10 @@ async fn a_managed_node_is_only_looked_at() {
     let (_root, mut host) = machine(&[]);
     let facts = Facts { hostname: "gke-1".to_owned(), ..facts() };
     assert_eq!(code(&check(&Observed, &host, &facts, "").await), "runtime-not-ready");
-    host.runtime = Box::new(ScriptedRuntime(Some(RuntimeStatus { runtime_ready: true, ..RuntimeStatus::default() })));
+    host.runtime = Box::new(ScriptedRuntime {
+        status: Some(RuntimeStatus { runtime_ready: true, ..RuntimeStatus::default() }),
+        tried: None,
+    });
     assert_eq!(code(&check(&Observed, &host, &facts, "").await), "kubelet-not-running");
     let running = UnitState { active: "active".to_owned(), ..UnitState::default() };
     host.units = Box::new(ScriptedUnits::with([("kubelet.service", running)]));
@@ -49,7 +52,10 @@ async fn a_bus_that_does_not_answer_hides_no_finding_of_the_runtime() {
     let (_root, mut host) = machine(&[]);
     host.units = Box::new(NoBus);
     assert_eq!(code(&check(&Observed, &host, &facts(), "").await), "runtime-not-ready");
-    host.runtime = Box::new(ScriptedRuntime(Some(RuntimeStatus { runtime_ready: true, ..RuntimeStatus::default() })));
+    host.runtime = Box::new(ScriptedRuntime {
+        status: Some(RuntimeStatus { runtime_ready: true, ..RuntimeStatus::default() }),
+        tried: None,
+    });
     let config = config::load(Vec::new()).unwrap().config;
     let error = Observed.check(Look::new(&host, &config, &facts())).await.unwrap_err();
     assert_eq!(error.to_string(), "no bus");

@@ -1,0 +1,170 @@
+//! A container gets a GPU by a specification that names device nodes, libraries and hooks of the host, and is wrong once the driver has changed.
+
+mod spec;
+#[cfg(test)]
+mod tests;
+
+use std::time::Duration;
+
+use anyhow::Result;
+use async_trait::async_trait;
+
+use crate::config::yaml_text;
+use crate::host::apply::Failure;
+use crate::look::Look;
+use crate::step::{Change, Command, Finding, Lane, Stage, Status, Step, UnitVerb, Watched};
+use spec::Spec;
+
+/// The kind of every GPU's device.
+const KIND: &str = "nvidia.com/gpu";
+
+/// Where specifications lie, those that win last (CDI specification, "CDI spec directories").
+pub const DIRECTORIES: [&str; 2] = ["/etc/cdi", "/run/cdi"];
+
+/// What is generated; gone at the next boot, as the device nodes are.
+const GENERATED: &str = "/run/cdi/nvidia.yaml";
+
+/// The unit by which newer toolkits (1.18) generate it themselves.
+const REFRESH: &str = "nvidia-cdi-refresh.service";
+
+/// Where packages put nvidia-ctk.
+pub const NVIDIA_CTK: [&str; 2] = ["/usr/bin/nvidia-ctk", "/usr/local/bin/nvidia-ctk"];
+
+/// nvidia-ctk asks NVML, which may have to initialise every GPU.
+const LIMIT: Duration = Duration::from_secs(120);
+
+/// The specification of the GPUs is there and true.
+pub struct Cdi;
+
+#[async_trait(?Send)]
+impl Step for Cdi {
+    fn name(&self) -> &'static str {
+        "cdi"
+    }
+
+    fn purpose(&self) -> &'static str {
+        "containers can be given GPUs by name"
+    }
+
+    fn stage(&self) -> Stage {
+        Stage::Boot
+    }
+
+    fn lane(&self) -> Lane {
+        Lane::Gpu
+    }
+
+    fn needs(&self) -> &'static [&'static str] {
+        &["modules", "toolkit"]
+    }
+
+    fn watches(&self) -> &'static [Watched] {
+        &[Watched::Directory("/etc/cdi"), Watched::Directory("/run/cdi")]
+    }
+
+    async fn check(&self, look: Look<'_>) -> Result<Status> {
+        if !look.wants_gpus() {
+            return Ok(Status::Ready("no GPU".to_owned()));
+        }
+        let Some(loaded) = loaded_version(look)? else {
+            return Ok(Status::Waiting(Finding::new(
+                "driver-not-loaded",
+                "Without a driver there is nothing that containers could be given",
+                "there is no /proc/driver/nvidia/version",
+                "gpuk-agent doctor --only modules",
+            )));
+        };
+        let specification = of_gpus(look)?;
+        let wrong = match &specification {
+            None => Some(format!("no specification of {KIND} in {}", DIRECTORIES.join(" or "))),
+            Some((path, text)) => wrong(look, text, &loaded)?.map(|wrong| format!("{path}: {wrong}")),
+        };
+        match (wrong, specification) {
+            (Some(why), _) => Ok(Status::pending(why, generate(look).await?)),
+            (None, specification) => Ok(Status::Ready(specification.map(|(path, text)| told(&path, &text)).unwrap_or_default())),
+        }
+    }
+
+    fn judge(&self, failure: &Failure) -> Option<Status> {
+        let Failure::Program { output, .. } = failure else { return None };
+        let finding = Finding::new(
+            "cdi-not-generated",
+            "The specification of the GPUs could not be generated",
+            output.tail(),
+            "gpuk-agent doctor names what the driver lacks; then: gpuk-agent up",
+        );
+        Some(Status::Broken(finding))
+    }
+}
+
+/// The version of the loaded module (`/proc/driver/nvidia/version`); `None` where none is loaded.
+pub fn loaded_version(look: Look<'_>) -> Result<Option<String>> {
+    let Some(text) = look.text("/proc/driver/nvidia/version")? else { return Ok(None) };
+    let is_version = |word: &&str| word.starts_with(|first: char| first.is_ascii_digit()) && word.contains('.');
+    Ok(text.lines().next().and_then(|line| line.split_whitespace().find(is_version)).map(str::to_owned))
+}
+
+/// The path and the text of the specification of GPUs that wins.
+pub fn of_gpus(look: Look<'_>) -> Result<Option<(String, String)>> {
+    for directory in DIRECTORIES.iter().rev() {
+        for name in look.list(directory)? {
+            if !(name.ends_with(".yaml") || name.ends_with(".json")) {
+                continue;
+            }
+            let path = format!("{directory}/{name}");
+            if let Some(text) = look.text(&path)?
+                && text.contains(KIND)
+            {
+                return Ok(Some((path, text)));
+            }
+        }
+    }
+    Ok(None)
+}
+
+/// Why a container with a GPU would not start, or be given another driver's libraries.
+fn wrong(look: Look<'_>, text: &str, loaded: &str) -> Result<Option<String>> {
+    let spec: Spec = match yaml_text::parse(text) {
+        Ok(spec) => spec,
+        Err(error) => return Ok(Some(format!("it cannot be read: {error}"))),
+    };
+    if let Some(version) = spec.driver_version().filter(|version| *version != loaded) {
+        return Ok(Some(format!("it is of driver {version}, and {loaded} is loaded")));
+    }
+    let present: Vec<u32> = device_numbers(look)?;
+    if let Some(missing) = present.iter().find(|number| !spec.gpus().contains(number)) {
+        return Ok(Some(format!("/dev/nvidia{missing} is not in it")));
+    }
+    for path in spec.host_paths() {
+        if !look.exists(path)? {
+            return Ok(Some(format!("{path} is in it and does not exist")));
+        }
+    }
+    Ok(None)
+}
+
+/// The numbers N of the nodes `/dev/nvidiaN` that there are.
+pub fn device_numbers(look: Look<'_>) -> Result<Vec<u32>> {
+    let names = look.list("/dev")?;
+    let mut numbers: Vec<u32> = names.iter().filter_map(|name| name.strip_prefix("nvidia")?.parse().ok()).collect();
+    numbers.sort_unstable();
+    Ok(numbers)
+}
+
+fn told(path: &str, text: &str) -> String {
+    let spec: Spec = yaml_text::parse(text).unwrap_or_default();
+    let names: Vec<&str> = spec.devices.iter().map(|device| device.name.as_str()).filter(|name| name.len() < 8).collect();
+    let version = spec.driver_version().map(|version| format!(", driver {version}")).unwrap_or_default();
+    format!("{KIND} {} in {path}{version}", names.join(", "))
+}
+
+/// By the toolkit's own unit where there is one: two owners of one file fight.
+async fn generate(look: Look<'_>) -> Result<Vec<Change>> {
+    if look.unit(REFRESH).await?.is_some_and(|unit| unit.load == "loaded") {
+        return Ok(vec![Change::Unit(UnitVerb::Restart, REFRESH.to_owned())]);
+    }
+    let program = NVIDIA_CTK.iter().find(|path| look.exists(path).unwrap_or(false)).unwrap_or(&NVIDIA_CTK[0]);
+    let output = format!("--output={GENERATED}");
+    let command = Command::new([program, "--quiet", "cdi", "generate", &output], LIMIT).on_running_system();
+    Ok(vec![Change::Run(command)])
+}
