@@ -41,6 +41,16 @@ const CONTAINERD_MODULE: Module = Module {
 const RUNC_MODULE: Module =
     Module { name: "runc", requirements: include_str!("../parts/runc/go.mod"), checksums: include_str!("../parts/runc/go.sum") };
 
+const TOOLKIT_MODULE: Module = Module {
+    name: "nvidia-container-toolkit",
+    requirements: include_str!("../parts/toolkit/go.mod"),
+    checksums: include_str!("../parts/toolkit/go.sum"),
+};
+
+/// The version of NVIDIA's container toolkit that is built, and its programs.
+pub const TOOLKIT: &str = "1.20.0";
+const TOOLKIT_PROGRAMS: [&str; 3] = ["nvidia-ctk", "nvidia-container-runtime", "nvidia-cdi-hook"];
+
 /// A program of the cluster.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[expect(missing_docs, reason = "the names say it")]
@@ -143,6 +153,25 @@ impl Parts {
             Containerd::Go2 => self.newest_containerd()?,
         };
         Ok(ContainerdBinaries { directory })
+    }
+
+    /// The programs of NVIDIA's container toolkit. They load the driver's libraries when they need them.
+    pub fn toolkit(&self) -> Result<Vec<PathBuf>> {
+        let package = "github.com/NVIDIA/nvidia-container-toolkit";
+        let build = |program| GoBuild {
+            module: &TOOLKIT_MODULE,
+            program,
+            package: format!("{package}/cmd/{program}"),
+            tags: "",
+            // Symbols of NVML are looked up when they are called: a driver has not all of them.
+            linker: format!("-extldflags=-Wl,-z,lazy -X {package}/internal/info.version={TOOLKIT}"),
+            c_compiler: true,
+        };
+        let builds = TOOLKIT_PROGRAMS.map(build);
+        let recipe = builds.iter().try_fold(Recipe::new(), |recipe, build| build.recipe(recipe))?;
+        let directory =
+            self.cache.entry("toolkit", recipe, |directory| builds.iter().try_for_each(|build| build.build(directory)))?;
+        Ok(TOOLKIT_PROGRAMS.iter().map(|program| directory.join(program)).collect())
     }
 
     /// A QEMU that can have devices which another process plays; fetched only when a machine wants one.

@@ -1,5 +1,6 @@
 //! Stands for the functions of NVIDIA cards on the PCI bus: their identity, class and memory ranges. It cannot show a card
-//! that works: memory reads as zero, nothing interrupts, there are no capabilities, and no driver finds a GPU behind it.
+//! that works: but for the few registers by which a driver recognises a chip, memory reads as zero, nothing interrupts, and there are
+//! no capabilities. NVIDIA's driver binds to a card whose registers are known here, and cannot initialise it.
 //!
 //! QEMU asks a server for whatever the guest asks of the device ("vfio-user Protocol Specification", QEMU's documentation;
 //! regions and flags are those of Linux's `vfio.h`). File descriptors that come with a message are not taken and so closed.
@@ -22,17 +23,28 @@ pub struct Gpu {
     pub device: u16,
     /// Base class, subclass and programming interface, one byte each (PCI Code and ID Assignment Specification).
     pub class: u32,
+    /// Registers in the first memory range by which a driver recognises the chip: offset and value, four bytes each.
+    pub registers: &'static [(usize, u32)],
 }
+
+/// `PMC_BOOT_0` and `PMC_BOOT_42` of a TU104, as NVIDIA's driver 550.163.01 accepts them.
+const TU104: &[(usize, u32)] = &[(0x0, 0x1640_00a1), (0xa00, 0x164a_1000)];
 
 impl Gpu {
     /// A Tesla T4: a 3D controller.
-    pub const TESLA_T4: Self = Self { device: 0x1eb8, class: 0x03_02_00 };
+    pub const TESLA_T4: Self = Self { device: 0x1eb8, class: 0x03_02_00, registers: TU104 };
     /// An L4: a 3D controller.
-    pub const L4: Self = Self { device: 0x27b8, class: 0x03_02_00 };
+    pub const L4: Self = Self { device: 0x27b8, class: 0x03_02_00, registers: &[] };
     /// The audio function of a TU104 card, which is no GPU.
-    pub const AUDIO: Self = Self { device: 0x10f8, class: 0x04_03_00 };
+    pub const AUDIO: Self = Self { device: 0x10f8, class: 0x04_03_00, registers: &[] };
     /// An NVSwitch of the Hopper generation, which is a bridge and no GPU.
-    pub const NVSWITCH: Self = Self { device: 0x22a3, class: 0x06_80_00 };
+    pub const NVSWITCH: Self = Self { device: 0x22a3, class: 0x06_80_00, registers: &[] };
+
+    /// One byte of the first memory range.
+    fn register_byte(self, at: usize) -> u8 {
+        let register = self.registers.iter().find(|(offset, _)| *offset == at & !3);
+        register.map_or(0, |(_, value)| value.to_le_bytes()[at & 3])
+    }
 
     /// The 256 bytes of configuration space, with a type 0 header.
     fn configuration(self) -> [u8; 256] {
@@ -134,7 +146,7 @@ fn play(gpu: Gpu, mut connection: UnixStream) -> io::Result<()> {
         }
         let mut request = vec![0; size - header.len()];
         connection.read_exact(&mut request)?;
-        let answer = answer(&mut configuration, u16::from_le_bytes([header[2], header[3]]), request)?;
+        let answer = answer(gpu, &mut configuration, u16::from_le_bytes([header[2], header[3]]), request)?;
         if flags & NO_REPLY != 0 {
             continue;
         }
@@ -150,7 +162,7 @@ fn play(gpu: Gpu, mut connection: UnixStream) -> io::Result<()> {
 }
 
 /// The payload of the reply, or nothing for a command that is not known here.
-fn answer(configuration: &mut [u8; 256], command: u16, mut request: Vec<u8>) -> io::Result<Option<Vec<u8>>> {
+fn answer(gpu: Gpu, configuration: &mut [u8; 256], command: u16, mut request: Vec<u8>) -> io::Result<Option<Vec<u8>>> {
     let words = |words: &[u32]| words.iter().flat_map(|word| word.to_le_bytes()).collect::<Vec<u8>>();
     Ok(Some(match command {
         VERSION => {
@@ -178,7 +190,11 @@ fn answer(configuration: &mut [u8; 256], command: u16, mut request: Vec<u8>) -> 
             let (offset, region, count) = (word(&request, 0)? as usize, word(&request, 8)?, word(&request, 12)? as usize);
             let data = request.split_off(16);
             if command == REGION_READ {
-                let byte = |at| if region == CONFIGURATION { configuration.get(at).copied().unwrap_or(0) } else { 0 };
+                let byte = |at| match region {
+                    CONFIGURATION => configuration.get(at).copied().unwrap_or(0),
+                    0 => gpu.register_byte(at),
+                    _ => 0,
+                };
                 request.extend((offset..offset.saturating_add(count.min(LARGEST))).map(byte));
             } else if region == CONFIGURATION {
                 for (at, byte) in (offset..).zip(data).filter(|(at, _)| COMMAND.contains(at)) {
@@ -230,6 +246,8 @@ mod tests {
             ask(&mut connection, REGION_WRITE, &[access(0, 6), vec![0xff; 6]].concat());
             let mut read = |offset, count| ask(&mut connection, REGION_READ, &access(offset, count)).1.split_off(16);
             assert_eq!(read(0, 6), [0xde, 0x10, 0xb8, 0x1e, 0xff, 0xff]);
+            let register = [0xa00_u32, 0, 0, 4].map(u32::to_le_bytes).concat();
+            assert_eq!(ask(&mut connection, REGION_READ, &register).1.split_off(16), 0x164a_1000_u32.to_le_bytes());
             assert_eq!(ask(&mut connection, 6, &[]).0, NOT_SUPPORTED);
         }
         drop(player);
