@@ -35,6 +35,8 @@ pub enum Event<'a> {
     Waiting(&'a dyn Step, &'a StepRecord, Duration),
     /// A step's last word in this round.
     Ended(&'a dyn Step, &'a StepRecord),
+    /// All steps of a lane have ended; their records, in order.
+    LaneEnded(Lane, &'a [StepRecord]),
 }
 
 /// Whoever shows or records what happens.
@@ -124,6 +126,7 @@ impl Engine<'_> {
             self.observer.event(&Event::Ended(step, &work.record));
             course.put(work.record);
         }
+        self.observer.event(&Event::LaneEnded(lane, &course.records_of(lane)));
     }
 
     /// Takes away what a step made, verified by looking again.

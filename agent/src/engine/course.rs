@@ -6,7 +6,7 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 
 use crate::state::{StepRecord, Verdict};
-use crate::step::{Finding, Step};
+use crate::step::{Finding, Lane, Step};
 
 /// One round.
 pub(super) struct Course<'a> {
@@ -54,6 +54,13 @@ impl<'a> Course<'a> {
     /// A lane ends before its last step; nobody waits for the rest.
     pub fn cut_short(&self) {
         self.ended.send_modify(|ended| ended.is_cut = true);
+    }
+
+    /// What came of the steps of a lane, in order.
+    pub fn records_of(&self, lane: Lane) -> Vec<StepRecord> {
+        let ended = self.ended.borrow();
+        let of_lane = self.steps.iter().filter(|step| step.lane() == lane);
+        of_lane.filter_map(|step| ended.records.iter().find(|record| record.name == step.name()).cloned()).collect()
     }
 
     /// What came of it, in the order of the catalog.

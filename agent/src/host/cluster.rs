@@ -1,6 +1,7 @@
 //! A joined node may read and report on itself with the kubelet's own credential, and needs no other.
 
 use std::cell::RefCell;
+use std::rc::Rc;
 use std::time::Duration;
 
 use anyhow::Result;
@@ -263,15 +264,15 @@ pub struct ScriptedCluster {
     /// What `node` answers.
     pub answer: RefCell<Result<Option<Node>, ClusterError>>,
     /// Every condition that was set.
-    pub conditions: RefCell<Vec<Condition>>,
+    pub conditions: Rc<RefCell<Vec<Condition>>>,
     /// Every event that was recorded.
-    pub events: RefCell<Vec<NodeEvent>>,
+    pub events: Rc<RefCell<Vec<NodeEvent>>>,
 }
 
 impl ScriptedCluster {
     /// A cluster that answers this.
     pub fn answering(answer: Result<Option<Node>, ClusterError>) -> Self {
-        Self { answer: RefCell::new(answer), conditions: RefCell::default(), events: RefCell::default() }
+        Self { answer: RefCell::new(answer), conditions: Rc::default(), events: Rc::default() }
     }
 }
 

@@ -1,20 +1,23 @@
-//! A scheduler wants one condition: `NodeBootstrapped` says whether the agent's whole catalog holds on this node.
+//! A scheduler wants one condition: `NodeBootstrapped` says whether the machine is a node, `GPUReady` whether pods can use its GPUs.
 
 use crate::host::Host;
 use crate::host::cluster::{ClusterError, Condition};
 use crate::state::{StepRecord, Verdict};
 
-/// The condition's type.
+/// The type of the condition that every step of the node lane holds.
 pub const NODE_BOOTSTRAPPED: &str = "NodeBootstrapped";
 
-/// What the records say, as a condition: True only when every step holds.
-pub fn from_records(records: &[StepRecord]) -> Condition {
-    let kind = NODE_BOOTSTRAPPED.to_owned();
+/// The type of the condition that every step of the GPU lane holds; it is there only on nodes with GPUs.
+pub const GPU_READY: &str = "GPUReady";
+
+/// What the records say, as a condition of this type: True, for this reason, only when every step holds.
+pub fn from_records(kind: &str, reason: &str, records: &[StepRecord]) -> Condition {
+    let kind = kind.to_owned();
     match records.iter().find(|record| record.verdict != Verdict::Ready) {
         None => Condition {
             kind,
             status: "True".to_owned(),
-            reason: "Bootstrapped".to_owned(),
+            reason: reason.to_owned(),
             message: format!("gpuk-agent {}: all {} steps hold", env!("CARGO_PKG_VERSION"), records.len()),
         },
         Some(record) => {
@@ -68,14 +71,18 @@ mod tests {
 
     #[test]
     fn all_steps_ready_is_true() {
-        let condition = from_records(&[record("join", Verdict::Ready, None)]);
+        let condition = from_records(NODE_BOOTSTRAPPED, "Bootstrapped", &[record("join", Verdict::Ready, None)]);
         assert_eq!((condition.status.as_str(), condition.reason.as_str()), ("True", "Bootstrapped"));
     }
 
     #[test]
     fn the_first_step_that_does_not_hold_is_the_reason() {
         let finding = Finding::new("node-not-ready", "The node is registered but not Ready", "x", "y");
-        let condition = from_records(&[record("join", Verdict::Ready, None), record("node", Verdict::Waiting, Some(finding))]);
+        let condition = from_records(
+            NODE_BOOTSTRAPPED,
+            "Bootstrapped",
+            &[record("join", Verdict::Ready, None), record("node", Verdict::Waiting, Some(finding))],
+        );
         assert_eq!((condition.status.as_str(), condition.reason.as_str()), ("False", "NodeNotReady"));
         assert_eq!(condition.message, "node: The node is registered but not Ready");
     }

@@ -1,6 +1,5 @@
 //! The journal keeps fields: `journalctl GPUK_STEP=join` shows one step's story over all boots.
 
-use std::cell::RefCell;
 use std::fmt::Write as _;
 use std::sync::mpsc::{SyncSender, sync_channel};
 
@@ -11,6 +10,7 @@ use tracing_subscriber::Layer;
 use tracing_subscriber::layer::{Context, SubscriberExt};
 use tracing_subscriber::util::SubscriberInitExt;
 
+use super::SaidOnce;
 use crate::engine::{Event, Observer};
 
 /// Lines that wait for journald; when it stalls, further ones are dropped rather than stopping the agent.
@@ -91,14 +91,13 @@ fn send(journal: &JournalLog, line: &Line) {
 /// Tells the journal what the engine does.
 #[derive(Default)]
 pub struct Journal {
-    /// What was last said of a step that waits: said once, not at every look.
-    waiting: RefCell<String>,
+    waiting: SaidOnce,
 }
 
 impl Observer for Journal {
     fn event(&self, event: &Event<'_>) {
         match event {
-            Event::Started(_) | Event::Changing(..) => {}
+            Event::Started(_) | Event::Changing(..) | Event::LaneEnded(..) => {}
             Event::Changed(step, change, took, failure) => {
                 let took_ms = u64::try_from(took.as_millis()).unwrap_or_default();
                 match failure {
@@ -106,9 +105,10 @@ impl Observer for Journal {
                     Some(failure) => tracing::warn!(step = step.name(), took_ms, "{}: {change}: {failure}", step.name()),
                 }
             }
-            Event::Waiting(_, record, _) if *self.waiting.borrow() == record.text => {}
             Event::Waiting(step, record, _) => {
-                self.waiting.replace(record.text.clone());
+                if !self.waiting.is_new(step.name(), &record.text) {
+                    return;
+                }
                 tracing::info!(step = step.name(), verdict = record.verdict.word(), "{}: {}", step.name(), record.text)
             }
             Event::Ended(step, record) => match &record.finding {

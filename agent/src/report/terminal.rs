@@ -1,10 +1,10 @@
 //! While something takes long, a person wants to see that it goes on.
 
-use std::cell::RefCell;
 use std::io::Write as _;
 use std::sync::{Arc, Condvar, Mutex};
 use std::time::{Duration, Instant};
 
+use super::SaidOnce;
 use crate::engine::{Event, Observer};
 use crate::host::service;
 use crate::show::{Style, duration, print, step_line};
@@ -16,20 +16,19 @@ pub struct Terminal {
     /// Where lines go.
     out: fn(&str),
     live: Option<Live>,
-    /// What was last said of a step that waits: said once, not at every look.
-    waiting: RefCell<String>,
+    waiting: SaidOnce,
 }
 
 impl Terminal {
     /// A printer in this style.
     pub fn new(style: Style) -> Self {
-        Self { style, out: print, live: style.live.then(Live::start), waiting: RefCell::default() }
+        Self { style, out: print, live: style.live.then(Live::start), waiting: SaidOnce::default() }
     }
 
     /// For the service: plain lines on the machine's console, or on standard output when it was started by hand.
     pub fn for_service() -> Self {
         let out = if service::is_unit() { service::console } else { print };
-        Self { style: Style::default(), out, live: None, waiting: RefCell::default() }
+        Self { style: Style::default(), out, live: None, waiting: SaidOnce::default() }
     }
 
     fn line(&self, text: &str) {
@@ -66,11 +65,8 @@ impl Observer for Terminal {
                 let text = format!("{:<11}  {}", record.name, record.text);
                 match &self.live {
                     Some(live) => live.show(Some(format!("{text}; again in {}", duration(*pause)))),
-                    None if *self.waiting.borrow() == text => {}
-                    None => {
-                        (self.out)(&format!("  {text}\n"));
-                        self.waiting.replace(text);
-                    }
+                    None if self.waiting.is_new(&record.name, &record.text) => (self.out)(&format!("  {text}\n")),
+                    None => {}
                 }
             }
             Event::Ended(_, record) => {
@@ -79,6 +75,7 @@ impl Observer for Terminal {
                     self.line(&self.style.finding(finding));
                 }
             }
+            Event::LaneEnded(..) => {}
         }
     }
 }

@@ -5,13 +5,12 @@ use std::time::Duration;
 
 use crate::catalog;
 use crate::cli::Exit;
-use crate::config::Role;
 use crate::engine::{Engine, Observer, Stop};
 use crate::host::Host;
 use crate::host::files::Lock;
 use crate::identity;
 use crate::look::Look;
-use crate::report::condition;
+use crate::report::lanes::{self, LaneEnds};
 use crate::report::recorder::Recorder;
 use crate::report::repairs;
 use crate::session::Session;
@@ -139,9 +138,14 @@ pub async fn round(session: &Session, verb: &str, observer: &dyn Observer, patie
     let mut state = State::load(host, &instance_id(look), config.node.role);
     state.node = identity::name(look).unwrap_or_default();
     let recorder = Recorder::new(host, state, Recorder::begin(host, verb, &facts.boot_id), observer);
-    let engine = Engine { host, config, facts, observer: &recorder, stop: stop.clone() };
+    let (observer, ends) = LaneEnds::before(&recorder);
     let steps = catalog::steps(config.node.role);
-    let records = engine.bring_up(&steps, patience).await;
+    let working = async {
+        // It goes when the work is done, and the reports end then.
+        let observer = observer;
+        Engine { host, config, facts, observer: &observer, stop: stop.clone() }.bring_up(&steps, patience).await
+    };
+    let (records, ()) = tokio::join!(working, ends.report(host, look));
     if records.len() < steps.len() || stop.requested() {
         // Cut short: nobody knows how the rest stands.
         return records;
@@ -153,19 +157,10 @@ pub async fn round(session: &Session, verb: &str, observer: &dyn Observer, patie
     for repair in &repairs {
         tracing::warn!("{}", repair.message);
     }
-    let reports = config.report.node_condition && (config.wants_join() || config.node.role == Role::Observed);
-    if reports && host.files.is_running_system() && host.cluster.has_credential() {
-        let wanted = condition::from_records(&records);
-        match condition::report(host, &node, &wanted).await {
-            Ok(true) => {
-                tracing::info!(condition = wanted.kind.as_str(), "{} is {}: {}", wanted.kind, wanted.status, wanted.message)
-            }
-            Ok(false) => {}
-            Err(error) => tracing::warn!("{} could not be reported: {error}", wanted.kind),
-        }
-        if let Err(error) = repairs::report(host, &node, &repairs).await {
-            tracing::warn!("what was put right could not be reported: {error}");
-        }
+    if lanes::is_wanted(host, look)
+        && let Err(error) = repairs::report(host, &node, &repairs).await
+    {
+        tracing::warn!("what was put right could not be reported: {error}");
     }
     records
 }
