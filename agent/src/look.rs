@@ -137,6 +137,11 @@ impl<'a> Look<'a> {
         self.host.cluster.node(name).await
     }
 
+    /// The handler of a RuntimeClass, or `None` when there is none of that name; asked for with the node's own credential.
+    pub async fn runtime_class(&self, name: &str) -> Result<Option<String>, ClusterError> {
+        self.host.cluster.runtime_class(name).await
+    }
+
     /// The wall clock.
     pub fn now(&self) -> SystemTime {
         self.host.clock.now()

@@ -1,5 +1,6 @@
 //! Each file is one thing that must be true of a node.
 
+pub mod allocatable;
 pub mod cdi;
 pub mod containerd;
 pub mod hostname;

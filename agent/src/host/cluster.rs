@@ -1,5 +1,7 @@
 //! A joined node may read and report on itself with the kubelet's own credential, and needs no other.
 
+mod node;
+
 use std::cell::RefCell;
 use std::rc::Rc;
 use std::time::Duration;
@@ -11,6 +13,7 @@ use tokio::sync::OnceCell;
 
 use super::causes;
 use super::files::Files;
+pub use node::{Condition, Node, NodeEvent, Offered};
 
 /// Where kubeadm puts the node's own credential.
 pub const KUBELET_KUBECONFIG: &str = "/etc/kubernetes/kubelet.conf";
@@ -23,91 +26,6 @@ pub const KUBELET_CERTIFICATES: &str = "/var/lib/kubelet/pki";
 
 /// The kubelet's certificate and key: a link to a dated file (kubelet, `--cert-dir`, `kubelet-client-current.pem`).
 pub const KUBELET_CERTIFICATE: &str = "/var/lib/kubelet/pki/kubelet-client-current.pem";
-
-/// This node as the API server knows it.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Node {
-    /// `metadata.name`.
-    pub name: String,
-    /// `metadata.uid`: a Node that was deleted and registers again has another one.
-    pub uid: String,
-    /// `status.nodeInfo.machineID`.
-    pub machine_id: String,
-    /// `status.nodeInfo.systemUUID`, which the kubelet reads from DMI `product_uuid`.
-    pub system_uuid: String,
-    /// The first `InternalIP` of `status.addresses`.
-    pub address: String,
-    /// `status.nodeInfo.bootID`.
-    pub boot_id: String,
-    /// All conditions.
-    pub conditions: Vec<Condition>,
-    /// When the condition `Ready` last changed its status (RFC 3339).
-    pub ready_since: String,
-    /// `spec.unschedulable`.
-    pub unschedulable: bool,
-}
-
-impl Node {
-    /// The condition of this type.
-    pub fn condition(&self, kind: &str) -> Option<&Condition> {
-        self.conditions.iter().find(|condition| condition.kind == kind)
-    }
-
-    /// Its kubelet reports, and that it can run pods.
-    pub fn is_ready(&self) -> bool {
-        self.condition("Ready").is_some_and(|ready| ready.status == "True")
-    }
-
-    /// From the API's JSON; what is absent is empty.
-    pub fn from_json(object: &Value) -> Self {
-        let text = |pointer: &str| object.pointer(pointer).and_then(Value::as_str).unwrap_or_default().to_owned();
-        let list = |pointer: &str| object.pointer(pointer).and_then(Value::as_array).into_iter().flatten();
-        let text_of = |element: Option<&Value>, name: &str| {
-            element.and_then(|element| element.get(name)).and_then(Value::as_str).unwrap_or_default().to_owned()
-        };
-        let conditions = list("/status/conditions");
-        let address = list("/status/addresses").find(|address| address["type"] == "InternalIP");
-        let ready = list("/status/conditions").find(|condition| condition["type"] == "Ready");
-        Self {
-            name: text("/metadata/name"),
-            uid: text("/metadata/uid"),
-            machine_id: text("/status/nodeInfo/machineID"),
-            system_uuid: text("/status/nodeInfo/systemUUID"),
-            address: text_of(address, "address"),
-            ready_since: text_of(ready, "lastTransitionTime"),
-            boot_id: text("/status/nodeInfo/bootID"),
-            conditions: conditions
-                .map(|condition| {
-                    let field = |name: &str| text_of(Some(condition), name);
-                    Condition { kind: field("type"), status: field("status"), reason: field("reason"), message: field("message") }
-                })
-                .collect(),
-            unschedulable: object.pointer("/spec/unschedulable").and_then(Value::as_bool).unwrap_or(false),
-        }
-    }
-}
-
-/// One Node condition, as far as its meaning goes (times are the API's business).
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Condition {
-    /// `type`, e.g. `NodeBootstrapped`.
-    pub kind: String,
-    /// `True`, `False` or `Unknown`.
-    pub status: String,
-    /// One CamelCase word for programs.
-    pub reason: String,
-    /// A sentence for people.
-    pub message: String,
-}
-
-/// One thing that happened to this node, for people who ask `kubectl events` (Kubernetes API, core `v1.Event`).
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct NodeEvent {
-    /// One CamelCase word for programs.
-    pub reason: String,
-    /// A sentence for people.
-    pub message: String,
-}
 
 /// Why the API server could not be asked, or what it refused.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -139,6 +57,9 @@ pub trait Cluster {
 
     /// The Node object, or `None` when the API server has none of that name.
     async fn node(&self, name: &str) -> Result<Option<Node>, ClusterError>;
+
+    /// The handler of a RuntimeClass, or `None` when there is none of that name.
+    async fn runtime_class(&self, name: &str) -> Result<Option<String>, ClusterError>;
 
     /// Sets one condition in the Node's status; `now` is RFC 3339; `transition` when its status (not only its words) changes.
     async fn set_condition(&self, name: &str, condition: &Condition, now: &str, transition: bool) -> Result<(), ClusterError>;
@@ -218,6 +139,13 @@ impl Cluster for ApiServer {
         Ok(self.request(request).await?.map(|object| Node::from_json(&object)))
     }
 
+    async fn runtime_class(&self, name: &str) -> Result<Option<String>, ClusterError> {
+        let request = http::Request::get(format!("/apis/node.k8s.io/v1/runtimeclasses/{name}")).body(Vec::new());
+        let request = request.map_err(|error| ClusterError::Unreachable(format!("RuntimeClass {name:?}: {error}")))?;
+        let handler = |object: Value| object["handler"].as_str().unwrap_or_default().to_owned();
+        Ok(self.request(request).await?.map(handler))
+    }
+
     async fn set_condition(&self, name: &str, condition: &Condition, now: &str, transition: bool) -> Result<(), ClusterError> {
         // A strategic merge of one element: conditions are merged by their `type`.
         let mut element = json!({
@@ -263,6 +191,8 @@ impl Cluster for ApiServer {
 pub struct ScriptedCluster {
     /// What `node` answers.
     pub answer: RefCell<Result<Option<Node>, ClusterError>>,
+    /// The handler of every RuntimeClass that is asked for.
+    pub runtime_class: Option<String>,
     /// Every condition that was set.
     pub conditions: Rc<RefCell<Vec<Condition>>>,
     /// Every event that was recorded.
@@ -272,7 +202,7 @@ pub struct ScriptedCluster {
 impl ScriptedCluster {
     /// A cluster that answers this.
     pub fn answering(answer: Result<Option<Node>, ClusterError>) -> Self {
-        Self { answer: RefCell::new(answer), conditions: Rc::default(), events: Rc::default() }
+        Self { answer: RefCell::new(answer), runtime_class: None, conditions: Rc::default(), events: Rc::default() }
     }
 }
 
@@ -284,6 +214,10 @@ impl Cluster for ScriptedCluster {
 
     async fn node(&self, _name: &str) -> Result<Option<Node>, ClusterError> {
         self.answer.borrow().clone()
+    }
+
+    async fn runtime_class(&self, _name: &str) -> Result<Option<String>, ClusterError> {
+        Ok(self.runtime_class.clone())
     }
 
     async fn set_condition(&self, _name: &str, condition: &Condition, _now: &str, _transition: bool) -> Result<(), ClusterError> {

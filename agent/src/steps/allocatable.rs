@@ -1,0 +1,145 @@
+//! A GPU that works is of use to nobody until the cluster's scheduler counts it: that is the device plugin's doing, not the node's.
+
+#[cfg(test)]
+mod tests;
+
+use anyhow::Result;
+use async_trait::async_trait;
+
+use super::cdi;
+use crate::config::Runtime;
+use crate::host::cluster::{ClusterError, Node, Offered};
+use crate::identity;
+use crate::look::Look;
+use crate::step::{Finding, Lane, Stage, Status, Step};
+
+/// Where device plugins register with the kubelet, each by a socket of its own (Kubernetes documentation, "Device Plugins").
+const SOCKETS: &str = "/var/lib/kubelet/device-plugins";
+
+/// The name by which pods ask for the runtime that hands over GPUs.
+const RUNTIME_CLASS: &str = "nvidia";
+
+/// The cluster hands out this node's GPUs.
+pub struct Allocatable;
+
+#[async_trait(?Send)]
+impl Step for Allocatable {
+    fn name(&self) -> &'static str {
+        "allocatable"
+    }
+
+    fn purpose(&self) -> &'static str {
+        "the cluster hands out this node's GPUs"
+    }
+
+    fn stage(&self) -> Stage {
+        Stage::Cluster
+    }
+
+    fn lane(&self) -> Lane {
+        Lane::Gpu
+    }
+
+    fn needs(&self) -> &'static [&'static str] {
+        &["trial", "node"]
+    }
+
+    async fn check(&self, look: Look<'_>) -> Result<Status> {
+        if !look.wants_gpus() {
+            return Ok(Status::Ready("no GPU".to_owned()));
+        }
+        if !look.config.wants_join() {
+            return Ok(Status::Ready("not asked to join a cluster".to_owned()));
+        }
+        let name = match identity::of(look)? {
+            Ok(identity) => identity.name,
+            Err(finding) => return Ok(Status::Broken(finding)),
+        };
+        let node = match look.node(&name).await {
+            Ok(node) => node.unwrap_or_default(),
+            Err(error) => return Ok(Status::Waiting(unreachable(&error))),
+        };
+        if let Some(finding) = without_runtime_class(look).await? {
+            return Ok(Status::Waiting(finding));
+        }
+        offered(look, &node)
+    }
+}
+
+fn unreachable(error: &ClusterError) -> Finding {
+    Finding::new(
+        "gpus-not-asked",
+        "The API server does not say what it counts on this node",
+        error.to_string(),
+        "gpuk-agent doctor names what keeps the node from its API server",
+    )
+}
+
+/// Pods that name the class are refused where there is none; a worker may not make one.
+async fn without_runtime_class(look: Look<'_>) -> Result<Option<Finding>> {
+    if look.config.containerd.default_runtime == Runtime::Nvidia {
+        return Ok(None);
+    }
+    let why = match look.runtime_class(RUNTIME_CLASS).await {
+        Ok(Some(handler)) if handler == RUNTIME_CLASS => return Ok(None),
+        Ok(Some(handler)) => format!("RuntimeClass {RUNTIME_CLASS} has the handler {handler:?}"),
+        Ok(None) => format!("there is no RuntimeClass {RUNTIME_CLASS}"),
+        Err(error) => return Ok(Some(unreachable(&error))),
+    };
+    Ok(Some(Finding::new(
+        "runtime-class-missing",
+        "Pods cannot ask for the runtime that hands over GPUs",
+        why,
+        "kubectl create -f - <<< '{\"apiVersion\": \"node.k8s.io/v1\", \"kind\": \"RuntimeClass\", \"metadata\": {\"name\": \"nvidia\"}, \"handler\": \"nvidia\"}'   (or default-runtime = \"nvidia\" under [containerd])",
+    )))
+}
+
+fn offered(look: Look<'_>, node: &Node) -> Result<Status> {
+    let present = cdi::device_numbers(look)?.len() as u64;
+    let finding = match node.gpus.unwrap_or_default() {
+        Offered { capacity: 0, .. } => uncounted(look, node, present)?,
+        Offered { capacity, .. } if capacity < present => Finding::new(
+            "gpus-uncounted",
+            "The cluster counts fewer GPUs than there are",
+            format!("the device plugin offers {capacity} of {present}"),
+            RESTART,
+        ),
+        Offered { capacity, allocatable } if allocatable < capacity => Finding::new(
+            "gpus-unhealthy",
+            "The device plugin calls GPUs unhealthy",
+            format!("{allocatable} of {capacity} are allocatable"),
+            "gpuk-agent doctor says what the GPUs have; once cured, the device plugin's pod must start anew: kubectl delete pod ...",
+        ),
+        Offered { capacity, allocatable } => {
+            return Ok(Status::Ready(format!("the cluster hands out {allocatable} of {capacity}")));
+        }
+    };
+    Ok(Status::Waiting(finding))
+}
+
+const RESTART: &str = "kubectl get pods --all-namespaces --output wide | grep device-plugin   (its log says why; deleting its pod makes it look again)";
+
+fn uncounted(look: Look<'_>, node: &Node, present: u64) -> Result<Finding> {
+    let sockets = look.list(SOCKETS)?;
+    let socket = sockets.iter().find(|name| name.contains("nvidia"));
+    Ok(match socket {
+        Some(socket) => Finding::new(
+            "device-plugin-registers-none",
+            "The device plugin runs and offers no GPU",
+            format!("{SOCKETS}/{socket} is there, and Node {} has no nvidia.com/gpu; there are {present}", node.name),
+            RESTART,
+        ),
+        None => {
+            let taints = if node.taints.is_empty() { "none".to_owned() } else { node.taints.join(" ") };
+            Finding::new(
+                "device-plugin-missing",
+                "No device plugin runs on this node, so the cluster counts no GPU",
+                format!(
+                    "{SOCKETS} has no socket of NVIDIA's; taints of Node {}, which its DaemonSet must tolerate: {taints}",
+                    node.name
+                ),
+                "kubectl get daemonsets --all-namespaces | grep device-plugin   (deploy NVIDIA's k8s-device-plugin, or give it the tolerations)",
+            )
+        }
+    })
+}

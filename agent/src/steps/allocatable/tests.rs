@@ -1,0 +1,63 @@
+//! What a Node says of its GPUs, and what that means.
+
+#![allow(clippy::disallowed_methods, reason = "a test prepares the machine that is looked at")]
+
+use super::*;
+use crate::config::{self, Source};
+use crate::facts::{Facts, Gpu, Instance};
+use crate::host::Host;
+use crate::host::cluster::ScriptedCluster;
+
+const JOINS: &str = "[cluster]\nendpoints = [\"https://10.0.0.1:6443\"]\ntoken = \"abcdef.0123456789abcdef\"\n\
+    ca-cert-hashes = [\"sha256:0000000000000000000000000000000000000000000000000000000000000000\"]\n";
+
+/// The answer on a machine with two GPUs in `/dev`.
+async fn check(gpus: Option<Offered>, class: Option<&str>, files: &[&str], more: &str) -> Status {
+    let root = tempfile::tempdir().unwrap();
+    for path in ["dev/nvidia0", "dev/nvidia1"].iter().chain(files) {
+        let path = root.path().join(path);
+        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+        std::fs::write(path, "").unwrap();
+    }
+    let taints = vec!["nvidia.com/gpu=true:NoSchedule".to_owned()];
+    let node = Node { name: "i-1".to_owned(), gpus, taints, ..Node::default() };
+    let cluster = ScriptedCluster { runtime_class: class.map(str::to_owned), ..ScriptedCluster::answering(Ok(Some(node))) };
+    let host = Host { cluster: Box::new(cluster), ..Host::of_fakes(root.path()).unwrap() };
+    let config = config::load(vec![Source::file("/etc/gpuk/agent.toml", format!("{JOINS}{more}"))]).unwrap().config;
+    let instance = Some(Instance { id: "i-1".to_owned(), ..Instance::default() });
+    let facts = Facts { gpus: vec![Gpu::default(), Gpu::default()], instance, ..Facts::default() };
+    Allocatable.check(Look::new(&host, &config, &facts)).await.unwrap()
+}
+
+async fn waits(gpus: Option<Offered>, class: Option<&str>, files: &[&str]) -> Finding {
+    match check(gpus, class, files, "").await {
+        Status::Waiting(finding) => finding,
+        other => panic!("{other:?}"),
+    }
+}
+
+const fn of(capacity: u64, allocatable: u64) -> Option<Offered> {
+    Some(Offered { capacity, allocatable })
+}
+
+#[tokio::test]
+async fn what_the_cluster_does_not_count_is_named() {
+    assert_eq!(check(of(2, 2), Some("nvidia"), &[], "").await, Status::Ready("the cluster hands out 2 of 2".to_owned()));
+    let socket = "var/lib/kubelet/device-plugins/nvidia-gpu.sock";
+    let missing = waits(None, Some("nvidia"), &[]).await;
+    assert!(missing.code == "device-plugin-missing" && missing.why.contains("nvidia.com/gpu=true:NoSchedule"), "{missing:?}");
+    assert_eq!(waits(None, Some("nvidia"), &[socket]).await.code, "device-plugin-registers-none");
+    assert_eq!(waits(of(0, 0), Some("nvidia"), &[socket]).await.code, "device-plugin-registers-none");
+    assert_eq!(waits(of(1, 1), Some("nvidia"), &[socket]).await.why, "the device plugin offers 1 of 2");
+    assert_eq!(waits(of(2, 1), Some("nvidia"), &[socket]).await.why, "1 of 2 are allocatable");
+    // Shared ones are more than there are.
+    assert!(matches!(check(of(8, 8), Some("nvidia"), &[], "").await, Status::Ready(_)));
+}
+
+#[tokio::test]
+async fn a_runtime_class_is_needed_where_the_default_runtime_is_another() {
+    assert_eq!(waits(of(2, 2), None, &[]).await.code, "runtime-class-missing");
+    assert!(waits(of(2, 2), Some("runc"), &[]).await.why.contains("has the handler \"runc\""));
+    let by_default = "[containerd]\ndefault-runtime = \"nvidia\"\n";
+    assert!(matches!(check(of(2, 2), None, &[], by_default).await, Status::Ready(_)));
+}
