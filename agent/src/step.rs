@@ -46,7 +46,7 @@ pub trait Step {
     async fn check(&self, look: Look<'_>) -> Result<Status>;
 
     /// What a failed change of this step means: `Waiting` or `Broken` with a finding, or `None` for "only try again".
-    fn judge(&self, _failure: &Failure) -> Option<Status> {
+    fn judge(&self, _failure: &Failure, _look: Look<'_>) -> Option<Status> {
         None
     }
 }
