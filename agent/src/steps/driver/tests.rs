@@ -3,3 +3,4 @@
 
 mod deciding;
 mod every;
+mod stepping;
