@@ -3,8 +3,8 @@
 use crate::config::Role;
 use crate::step::Step;
 use crate::steps::{
-    containerd::Containerd, hostname::Hostname, identity::OwnIdentity, join::Join, kernel::Kernel, kubelet::Kubelet, node::Node,
-    observed::Observed, redirects::Redirects,
+    containerd::Containerd, driver::Driver, hostname::Hostname, identity::OwnIdentity, join::Join, kernel::Kernel,
+    kubelet::Kubelet, node::Node, observed::Observed, redirects::Redirects,
 };
 
 /// Every step of a role, in order. A step comes after those it needs. A node that someone else manages is only looked at.
@@ -21,6 +21,7 @@ pub fn steps(role: Role) -> Vec<Box<dyn Step>> {
         Box::new(Kubelet),
         Box::new(Join),
         Box::new(Node),
+        Box::new(Driver),
     ]
 }
 
@@ -36,6 +37,7 @@ mod tests {
             assert!(
                 steps[..position]
                     .iter()
+                    .filter(|earlier| earlier.lane() == step.lane())
                     .all(|earlier| earlier.stage() <= step.stage() || earlier.stage() == crate::step::Stage::Boot)
             );
         }

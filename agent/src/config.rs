@@ -6,6 +6,7 @@
 
 mod bootstrap_token;
 mod checks;
+pub mod driver;
 mod error;
 mod labels;
 mod layer;
@@ -29,6 +30,7 @@ pub(crate) mod yaml_text;
 mod yaml_tree;
 
 pub use bootstrap_token::token_parts;
+pub use driver::{Branch, Driver, Flavour, KernelModules, Repository};
 pub use error::{ConfigError, ConfigErrors};
 pub use labels::{Effect, Taint, label_value};
 pub use merge::Setting;

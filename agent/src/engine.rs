@@ -206,7 +206,7 @@ impl Engine<'_> {
                                 continue;
                             }
                         }
-                        Err(failure) => match step.judge(&failure) {
+                        Err(failure) => match step.judge(&failure, Look::new(self.host, self.config, self.facts)) {
                             Some(Status::Broken(finding)) => {
                                 return work.end(Verdict::Broken, finding.to_string(), Some(finding));
                             }

@@ -53,7 +53,7 @@ pub trait Step {
     }
 
     /// What a failed change of this step means: `Waiting` or `Broken` with a finding, or `None` for "only try again".
-    fn judge(&self, _failure: &Failure) -> Option<Status> {
+    fn judge(&self, _failure: &Failure, _look: Look<'_>) -> Option<Status> {
         None
     }
 }

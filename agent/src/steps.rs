@@ -3,6 +3,7 @@
 pub mod allocatable;
 pub mod cdi;
 pub mod containerd;
+pub mod driver;
 pub mod hostname;
 pub mod identity;
 pub mod join;

@@ -37,6 +37,12 @@ pub(super) fn absolute_path(text: &str) -> Result<String, String> {
     }
 }
 
+/// A SHA-256, in lower case.
+pub(super) fn sha256(text: &str) -> Result<String, String> {
+    let is_digest = text.len() == 64 && text.bytes().all(|byte| byte.is_ascii_hexdigit());
+    if is_digest { Ok(text.to_ascii_lowercase()) } else { Err("is not a SHA-256".into()) }
+}
+
 /// An address that other machines can reach the node by.
 pub(super) fn node_address(text: &str) -> Result<String, String> {
     let address: IpAddr = text.parse().map_err(|_| "is not an IP address".to_owned())?;

@@ -36,8 +36,12 @@ pub fn statements(sections: Vec<RawEntry>, errors: &mut Vec<ConfigError>) -> Vec
             RawValue::Empty => {}
             RawValue::Map(entries) => {
                 for entry in entries {
+                    let inner = format!("{}.{}", section.key, entry.key);
                     match schema::find(&section.key, &entry.key) {
                         Some(key) => found.extend(judge(key, &entry.value, errors)),
+                        None if SECTIONS.iter().any(|known| known.name == inner) => {
+                            found.extend(statements(vec![RawEntry { key: inner, ..entry }], errors));
+                        }
                         None => errors.push(unknown_key(&section.key, &entry.key, &entry.place)),
                     }
                 }

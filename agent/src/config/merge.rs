@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use serde::Serialize;
 use serde_json::{Map, Value as Json};
 
+use super::driver;
 use super::error::{ConfigError, ConfigErrors, quoted};
 use super::labels::Taint;
 use super::layer::{Said, Statement, judge};
@@ -89,7 +90,16 @@ impl Merged {
     pub fn contradictions(&self) -> Vec<ConfigError> {
         let taints = self.rows().filter(|(key, _)| TAINTS.contains(&key.path().as_str()));
         let taints = taints.filter_map(|(key, slot)| twice_in_one_place(key, slot));
-        self.two_tokens().into_iter().chain(taints).chain(self.redirects_that_meet()).collect()
+        let drivers = driver::contradictions(&|path| self.said(path));
+        self.two_tokens().into_iter().chain(taints).chain(self.redirects_that_meet()).chain(drivers).collect()
+    }
+
+    /// The text that a key has, and its place; `None` where it has none.
+    fn said(&self, path: &str) -> Option<(&str, &Place)> {
+        match self.rows().find(|(key, _)| key.path() == path)? {
+            (_, Slot::Whole(Json::String(text), place)) => Some((text, place)),
+            _ => None,
+        }
     }
 
     fn redirects_that_meet(&self) -> Option<ConfigError> {
@@ -130,9 +140,16 @@ impl Merged {
             };
             sections.entry(key.section).or_default().insert(key.name.to_owned(), value);
         }
-        let tree = sections.into_iter().map(|(name, keys)| (name.to_owned(), Json::Object(keys))).collect();
+        let mut tree = Map::new();
+        // In the order of their names a section comes before those inside of it.
+        for (name, keys) in sections {
+            match name.split_once('.').and_then(|(outer, inner)| Some((tree.get_mut(outer)?.as_object_mut()?, inner))) {
+                Some((outer, inner)) => outer.insert(inner.to_owned(), Json::Object(keys)),
+                None => tree.insert(name.to_owned(), Json::Object(keys)),
+            };
+        }
         // Every value was checked, so this says that a row of the schema and its field do not agree.
-        serde_json::from_value(tree).map_err(|error| {
+        serde_json::from_value(Json::Object(tree)).map_err(|error| {
             let message = format!("the schema of this agent is wrong: {error}");
             ConfigErrors(vec![ConfigError::new(&Place::of(Origin::Default), message)])
         })

@@ -47,7 +47,7 @@ pub fn flags(pairs: &[(String, String)], layer: &Place, errors: &mut Vec<ConfigE
     let mut found = Vec::new();
     for (path, value) in pairs {
         let place = layer.named(path);
-        let Some((section, name)) = path.split_once('.') else {
+        let Some((section, name)) = split(path) else {
             errors.push(unknown_path(path, &place));
             continue;
         };
@@ -66,6 +66,13 @@ pub fn flags(pairs: &[(String, String)], layer: &Place, errors: &mut Vec<ConfigE
         }
     }
     found
+}
+
+/// A path as its section and the rest; of sections inside each other the inner one.
+fn split(path: &str) -> Option<(&str, &str)> {
+    let within = |name: &str| path.strip_prefix(name).is_some_and(|rest| rest.starts_with('.'));
+    let inner = SECTIONS.iter().map(|section| section.name).filter(|name| within(name)).max_by_key(|name| name.len());
+    inner.map_or_else(|| path.split_once('.'), |name| Some((name, &path[name.len() + 1..])))
 }
 
 fn unknown_path(path: &str, place: &Place) -> ConfigError {

@@ -3,7 +3,8 @@
 //! To add a key, add a row to [`KEYS`] and a field of the same name to its section in `sections.rs`.
 
 use super::bootstrap_token::bootstrap_token;
-use super::checks::{Check, absolute_path, cluster_name, image, kubelet_argument, node_address, some_time, typed};
+use super::checks::{Check, absolute_path, cluster_name, image, kubelet_argument, node_address, sha256, some_time, typed};
+use super::driver::{Branch, Repository};
 use super::labels::{Taint, check_label};
 use super::node_name::NameTemplate;
 use super::provider_id::ProviderId;
@@ -53,7 +54,7 @@ impl Key {
 
     /// `GPUK_CLUSTER_CA_CERT_HASHES`
     pub fn variable(&self) -> String {
-        format!("{VARIABLE_PREFIX}{}_{}", self.section, self.name).to_ascii_uppercase().replace('-', "_")
+        format!("{VARIABLE_PREFIX}{}_{}", self.section, self.name).to_ascii_uppercase().replace(['-', '.'], "_")
     }
 
     /// What would be right, in words and by example.
@@ -74,7 +75,7 @@ impl Key {
 
 /// A section of the configuration.
 pub struct Section {
-    /// Its name in brackets.
+    /// Its name in brackets; a dot says that it is inside of another one.
     pub name: &'static str,
     /// What it is about, in one line.
     pub documentation: &'static str,
@@ -87,11 +88,12 @@ pub const VARIABLE_PREFIX: &str = "GPUK_";
 pub const RESERVED_VARIABLES: [&str; 2] = ["GPUK_CACHE", "GPUK_VM_*"];
 
 /// The sections, in the order in which they are shown.
-pub static SECTIONS: [Section; 7] = [
+pub static SECTIONS: [Section; 8] = [
     Section { name: "cluster", documentation: "The cluster to join, and how to trust it." },
     Section { name: "node", documentation: "What this machine is in the cluster." },
     Section { name: "cloud", documentation: "Where the machine learns who it is." },
     Section { name: "gpu", documentation: "Whether the machine's GPUs are looked after." },
+    Section { name: "gpu.driver", documentation: "Which NVIDIA driver the GPUs get, and from where." },
     Section { name: "containerd", documentation: "Where the container runtime is, and what it should do." },
     Section { name: "redirects", documentation: "Ports of the node behind which the ingress answers." },
     Section { name: "report", documentation: "What is told to the cluster." },
@@ -229,6 +231,50 @@ pub static KEYS: &[Key] = &[
         kind: Kind::List("taints, each key[=value]:Effect", typed::<Taint>),
         documentation: "Further ones, for something outside the node to take away once GPUs work: a node may not change its own taints.",
         ..key("gpu", "startup-taints", "[\"example.com/gpu-not-ready:NoSchedule\"]")
+    },
+    Key {
+        kind: Kind::Choice(&["auto", "always", "never"]),
+        default: Some("auto"),
+        documentation: "Whether the driver is installed: where GPUs have none, always (also in an image, or in another's place), or never.",
+        ..key("gpu.driver", "install", "\"auto\"")
+    },
+    Key {
+        kind: Kind::Text("\"auto\", a branch or a whole version, -server behind it for Ubuntu's server line", typed::<Branch>),
+        default: Some("auto"),
+        documentation: "Branch or exact version of the driver; auto takes what the GPUs need and the distribution has.",
+        ..key("gpu.driver", "branch", "\"550-server\"")
+    },
+    Key {
+        kind: Kind::Choice(&["auto", "open", "proprietary"]),
+        default: Some("auto"),
+        documentation: "Flavour of the kernel modules; auto takes what suits every GPU.",
+        ..key("gpu.driver", "flavour", "\"auto\"")
+    },
+    Key {
+        kind: Kind::Choice(&["auto", "precompiled", "dkms"]),
+        default: Some("auto"),
+        documentation: "Whether modules come built and signed, or are built here by DKMS; auto prefers the former.",
+        ..key("gpu.driver", "kernel-modules", "\"auto\"")
+    },
+    Key {
+        kind: Kind::Text("https://HOST/PATH, for apt with a suite and components behind it", typed::<Repository>),
+        documentation: "Package repository to take the driver from; without it the distribution's own.",
+        ..key("gpu.driver", "repository", "\"https://packages.example.com/nvidia jammy main\"")
+    },
+    Key {
+        kind: Kind::Text("a path from the root", absolute_path),
+        documentation: "File of the key that the repository is signed with.",
+        ..key("gpu.driver", "repository-key", "\"/usr/share/keyrings/nvidia.gpg\"")
+    },
+    Key {
+        kind: Kind::Text("a path from the root", absolute_path),
+        documentation: "Driver as NVIDIA's .run file, in place of packages.",
+        ..key("gpu.driver", "run-file", "\"/opt/NVIDIA-Linux-x86_64-535.261.03.run\"")
+    },
+    Key {
+        kind: Kind::Text("64 hexadecimal digits", sha256),
+        documentation: "SHA-256 of the .run file, compared before it runs.",
+        ..key("gpu.driver", "run-file-sha256", "\"e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855\"")
     },
     Key {
         kind: Kind::Text("a path from the root", absolute_path),

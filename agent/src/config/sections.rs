@@ -6,6 +6,7 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
+use super::driver::Driver;
 use super::labels::Taint;
 use super::node_name::NameTemplate;
 use super::provider_id::ProviderId;
@@ -155,6 +156,8 @@ pub struct Gpu {
     pub taints: Vec<Taint>,
     /// Further ones, which something outside the node takes away.
     pub startup_taints: Vec<Taint>,
+    /// The driver that they get.
+    pub driver: Driver,
 }
 
 /// Whether something is done.

@@ -63,7 +63,7 @@ impl Step for Containerd {
         examine(look, &Wanted::of(look)).await
     }
 
-    fn judge(&self, failure: &Failure) -> Option<Status> {
+    fn judge(&self, failure: &Failure, _look: Look<'_>) -> Option<Status> {
         match failure {
             // 125 to 127 are chroot's own: it could not even start the program.
             Failure::Program { command, output } if !matches!(output.code, Some(125..=127)) => {

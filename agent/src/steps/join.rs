@@ -77,7 +77,7 @@ impl Step for Join {
         }
     }
 
-    fn judge(&self, failure: &Failure) -> Option<Status> {
+    fn judge(&self, failure: &Failure, _look: Look<'_>) -> Option<Status> {
         kubeadm::judge(failure)
     }
 }

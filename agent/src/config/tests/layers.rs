@@ -101,6 +101,9 @@ fn what_a_join_needs() {
     assert_eq!(keys("node.role = \"observed\""), [""; 0]);
 }
 
+/// Keys of one section that are only taken together.
+const PAIRS: [(&str, &str); 2] = [("repository", "repository-key"), ("run-file", "run-file-sha256")];
+
 #[test]
 fn every_row_of_the_schema_holds() {
     let mut variables: Vec<String> = schema::KEYS.iter().map(schema::Key::variable).collect();
@@ -110,8 +113,17 @@ fn every_row_of_the_schema_holds() {
     assert!(variables.contains(&"GPUK_CLUSTER_CA_CERT_HASHES".to_owned()));
     for key in schema::KEYS {
         assert!(!key.documentation.is_empty() && schema::SECTIONS.iter().any(|section| section.name == key.section));
-        let loaded = right(vec![toml(&format!("{} = {}", key.path(), key.example))]);
-        let value = serde_json::json!(loaded.config)[key.section][key.name].clone();
+        // Some keys are refused without another one.
+        let other = PAIRS.iter().find_map(|(one, other)| match key.name {
+            name if name == *one => Some(*other),
+            name if name == *other => Some(*one),
+            _ => None,
+        });
+        let other = other.and_then(|name| schema::find(key.section, name));
+        let lines = [Some(key), other].into_iter().flatten().map(|key| format!("{} = {}\n", key.path(), key.example));
+        let loaded = right(vec![toml(&lines.collect::<String>())]);
+        let pointer = format!("/{}", key.path().replace('.', "/"));
+        let value = serde_json::json!(loaded.config).pointer(&pointer).cloned().unwrap_or_default();
         assert!(!value.is_null(), "{}", key.path());
         if let schema::Kind::Choice(words) = key.kind {
             for word in words {
@@ -121,10 +133,12 @@ fn every_row_of_the_schema_holds() {
     }
     // Every field has a row: without one, the defaults could not be built, and with one too many neither.
     let fields = serde_json::json!(right(Vec::new()).config);
-    let count: usize = fields
-        .as_object()
-        .map_or(0, |sections| sections.values().filter_map(|section| section.as_object()).map(serde_json::Map::len).sum());
-    assert_eq!(count, schema::KEYS.len());
+    let pointers = schema::SECTIONS.iter().map(|section| format!("/{}", section.name.replace('.', "/")));
+    let count: usize = pointers.map(|pointer| fields.pointer(&pointer).unwrap().as_object().unwrap().len()).sum();
+    // A section inside of another one is a field of it, too.
+    let inner = schema::SECTIONS.iter().filter(|section| section.name.contains('.')).count();
+    assert_eq!(count - inner, schema::KEYS.len());
+    assert_eq!(fields.as_object().unwrap().len(), schema::SECTIONS.len() - inner);
 }
 
 #[test]

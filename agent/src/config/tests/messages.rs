@@ -49,7 +49,7 @@ fn unknown_keys() {
         message(vec![toml("token = \"a\"\n[clusters]\n[storage]\n")]),
         "/etc/gpuk/agent.toml:1:1: unknown key \"token\" at the top; it belongs under [cluster]\n\
          /etc/gpuk/agent.toml:2:2: unknown section \"clusters\" at the top; did you mean \"cluster\"?\n\
-         /etc/gpuk/agent.toml:3:2: unknown section \"storage\" at the top; there are [cluster], [node], [cloud], [gpu], [containerd], [redirects], [report]"
+         /etc/gpuk/agent.toml:3:2: unknown section \"storage\" at the top; there are [cluster], [node], [cloud], [gpu], [gpu.driver], [containerd], [redirects], [report]"
     );
     assert_eq!(
         message(vec![toml("[cluster]\n\"abcdef.0123456789abcdee\" = 1\n")]),
@@ -309,4 +309,24 @@ fn redirects() {
     let sources = user_data::unpack(yaml.as_bytes()).and_then(|user_data| user_data.layers(None)).unwrap();
     let rules: Vec<String> = right(sources).config.redirects.rules.iter().map(ToString::to_string).collect();
     assert_eq!(rules, ["80:32245 protocols=tcp+udp", "443:32479"]);
+}
+
+#[test]
+fn a_section_inside_of_another_one() {
+    assert_eq!(
+        message(vec![toml("[gpu.driver]\nbranches = \"535\"\n[gpu]\ndrivers = 1\n")]),
+        "/etc/gpuk/agent.toml:2:1: unknown key \"branches\" in [gpu.driver]; did you mean \"branch\"?\n\
+         /etc/gpuk/agent.toml:4:1: unknown key \"drivers\" in [gpu]; there are enabled, taints, startup-taints"
+    );
+    assert_eq!(
+        message(vec![Source::flags(vec![("gpu.driver.branch".to_owned(), "newest".to_owned())])]),
+        "flag --set: gpu.driver.branch: \"newest\" is neither a branch nor a version of NVIDIA's driver; right would be \
+         \"auto\", a branch or a whole version, -server behind it for Ubuntu's server line, e.g. \"550-server\""
+    );
+    let loaded = right(vec![
+        cloud_config("#cloud-config\ngpuk:\n  gpu: {driver: {branch: 550-server}}\n"),
+        toml("gpu.driver.flavour = \"open\"\n"),
+    ]);
+    let driver = loaded.config.gpu.driver;
+    assert_eq!((driver.branch.to_string(), driver.flavour), ("550-server".to_owned(), crate::config::Flavour::Open));
 }
