@@ -85,7 +85,7 @@ impl Step for Cdi {
         }
     }
 
-    fn judge(&self, failure: &Failure) -> Option<Status> {
+    fn judge(&self, failure: &Failure, _look: Look<'_>) -> Option<Status> {
         let Failure::Program { output, .. } = failure else { return None };
         let finding = Finding::new(
             "cdi-not-generated",

@@ -1,9 +1,9 @@
 //! A GPU is of no use without NVIDIA's driver: kernel modules and libraries of one version, for the kernel that runs and the next one.
 
 mod blacklist;
-mod changes;
+pub(super) mod changes;
 mod decision;
-mod failures;
+pub(super) mod failures;
 mod grounds;
 mod kernels;
 mod names;
@@ -20,7 +20,7 @@ use async_trait::async_trait;
 use crate::config::{Enabled, Role};
 use crate::host::apply::Failure;
 use crate::look::Look;
-use crate::step::{Change, Finding, Lane, Stage, Status, Step};
+use crate::step::{Change, Finding, Lane, Stage, Status, Step, Watched};
 use changes::Ground;
 use decision::{Decision, Situation, Source, decide};
 use present::Present;
@@ -47,8 +47,8 @@ impl Step for Driver {
         Lane::Gpu
     }
 
-    fn watches(&self) -> &'static [&'static str] {
-        &["/lib/modules"]
+    fn watches(&self) -> &'static [Watched] {
+        &[Watched::Directory("/lib/modules")]
     }
 
     async fn check(&self, look: Look<'_>) -> Result<Status> {

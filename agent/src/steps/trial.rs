@@ -67,7 +67,7 @@ impl Step for Trial {
         ))
     }
 
-    fn judge(&self, failure: &Failure) -> Option<Status> {
+    fn judge(&self, failure: &Failure, _look: Look<'_>) -> Option<Status> {
         let Failure::Other(error) = failure else { return None };
         Some(Status::Broken(Finding::new(
             "container-without-gpu",

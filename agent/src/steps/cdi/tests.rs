@@ -148,7 +148,9 @@ async fn without_a_driver_it_waits_and_a_failure_is_told_in_the_tools_words() {
     assert!(matches!(machine.check().await, Status::Waiting(finding) if finding.code == "driver-not-loaded"));
     let output =
         Output { code: Some(1), stderr: "failed to initialize NVML: ERROR_DRIVER_NOT_LOADED".to_owned(), ..Output::default() };
-    let Some(Status::Broken(finding)) = Cdi.judge(&Failure::Program { command: "nvidia-ctk".to_owned(), output }) else {
+    let (config, facts) = (config::load(Vec::new()).unwrap().config, Facts::default());
+    let failure = Failure::Program { command: "nvidia-ctk".to_owned(), output };
+    let Some(Status::Broken(finding)) = Cdi.judge(&failure, Look::new(&machine.host, &config, &facts)) else {
         panic!("nobody is called")
     };
     assert!(finding.code == "cdi-not-generated" && finding.why.contains("ERROR_DRIVER_NOT_LOADED"));

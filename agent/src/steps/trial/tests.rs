@@ -50,8 +50,8 @@ async fn round(host: &Host) -> StepRecord {
         async fn check(&self, look: Look<'_>) -> Result<Status> {
             Trial.check(look).await
         }
-        fn judge(&self, failure: &Failure) -> Option<Status> {
-            Trial.judge(failure)
+        fn judge(&self, failure: &Failure, look: Look<'_>) -> Option<Status> {
+            Trial.judge(failure, look)
         }
     }
     let steps: [Box<dyn Step>; 1] = [Box::new(Alone)];
