@@ -24,6 +24,7 @@ mod service_url;
 #[cfg(test)]
 mod tests;
 mod toml_text;
+pub mod toolkit;
 pub mod user_data;
 mod values;
 pub(crate) mod yaml_text;
@@ -43,6 +44,7 @@ pub use sections::{
     Cloud, Cluster, ClusterKind, Config, Containerd, Enabled, Gpu, Missing, NameTaken, Node, Redirects, Report, Role, Runtime,
 };
 pub use service_url::ServiceUrl;
+pub use toolkit::{Toolkit, ToolkitMode};
 pub use values::{Endpoint, Period, Pin, is_dns_label};
 pub(crate) use yaml_text::parse as parse_yaml;
 

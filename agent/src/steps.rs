@@ -12,6 +12,7 @@ pub mod kubelet;
 pub mod node;
 pub mod observed;
 pub mod redirects;
+pub mod toolkit;
 pub mod trial;
 
 #[cfg(test)]

@@ -151,15 +151,24 @@ impl FromStr for Repository {
     }
 }
 
+/// The error that one key of a section is given and the other, which it needs, is not.
+pub(super) fn given_without<'a>(
+    section: &str,
+    given: &str,
+    other: &str,
+    hint: &str,
+    said: &dyn Fn(&str) -> Option<(&'a str, &'a Place)>,
+) -> Option<ConfigError> {
+    let [given, other] = [given, other].map(|name| format!("{section}.{name}"));
+    let (_, place) = said(&given)?;
+    said(&other).is_none().then(|| ConfigError::new(place, format!("this is given without {other}")).about(given).hint(hint))
+}
+
 /// What the keys of the section say that cannot hold together; `said` gives a key's text and place.
 pub(super) fn contradictions<'a>(said: &dyn Fn(&str) -> Option<(&'a str, &'a Place)>) -> Vec<ConfigError> {
     let key = |name: &str| format!("gpu.driver.{name}");
     let of = |name: &str| said(&key(name));
-    let missing = |given: &str, other: &str, hint: &str| {
-        let (_, place) = of(given)?;
-        let message = format!("this is given without {}", key(other));
-        of(other).is_none().then(|| ConfigError::new(place, message).about(key(given)).hint(hint))
-    };
+    let missing = |given: &str, other: &str, hint: &str| given_without("gpu.driver", given, other, hint, said);
     let mut found: Vec<ConfigError> = [
         missing("repository", "repository-key", "give the file of the key that signs it: packages are not taken on trust"),
         missing("repository-key", "repository", "give the repository that it signs, or leave the key out"),

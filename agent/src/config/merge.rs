@@ -5,7 +5,6 @@ use std::collections::BTreeMap;
 use serde::Serialize;
 use serde_json::{Map, Value as Json};
 
-use super::driver;
 use super::error::{ConfigError, ConfigErrors, quoted};
 use super::labels::Taint;
 use super::layer::{Said, Statement, judge};
@@ -15,6 +14,7 @@ use super::redirect::{self, Redirect};
 use super::schema::{KEYS, Key, Kind, SECTIONS};
 use super::secret::REDACTED;
 use super::sections::Config;
+use super::{driver, toolkit};
 
 /// One value in effect, for showing.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -90,7 +90,8 @@ impl Merged {
     pub fn contradictions(&self) -> Vec<ConfigError> {
         let taints = self.rows().filter(|(key, _)| TAINTS.contains(&key.path().as_str()));
         let taints = taints.filter_map(|(key, slot)| twice_in_one_place(key, slot));
-        let drivers = driver::contradictions(&|path| self.said(path));
+        let mut drivers = driver::contradictions(&|path| self.said(path));
+        drivers.extend(toolkit::contradictions(&|path| self.said(path)));
         self.two_tokens().into_iter().chain(taints).chain(self.redirects_that_meet()).chain(drivers).collect()
     }
 

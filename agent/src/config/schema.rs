@@ -88,12 +88,13 @@ pub const VARIABLE_PREFIX: &str = "GPUK_";
 pub const RESERVED_VARIABLES: [&str; 2] = ["GPUK_CACHE", "GPUK_VM_*"];
 
 /// The sections, in the order in which they are shown.
-pub static SECTIONS: [Section; 8] = [
+pub static SECTIONS: [Section; 9] = [
     Section { name: "cluster", documentation: "The cluster to join, and how to trust it." },
     Section { name: "node", documentation: "What this machine is in the cluster." },
     Section { name: "cloud", documentation: "Where the machine learns who it is." },
     Section { name: "gpu", documentation: "Whether the machine's GPUs are looked after." },
     Section { name: "gpu.driver", documentation: "Which NVIDIA driver the GPUs get, and from where." },
+    Section { name: "gpu.toolkit", documentation: "What hands GPUs to containers, and from where it comes." },
     Section { name: "containerd", documentation: "Where the container runtime is, and what it should do." },
     Section { name: "redirects", documentation: "Ports of the node behind which the ingress answers." },
     Section { name: "report", documentation: "What is told to the cluster." },
@@ -275,6 +276,28 @@ pub static KEYS: &[Key] = &[
         kind: Kind::Text("64 hexadecimal digits", sha256),
         documentation: "SHA-256 of the .run file, compared before it runs.",
         ..key("gpu.driver", "run-file-sha256", "\"e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855\"")
+    },
+    Key {
+        kind: Kind::Choice(&["auto", "always", "never"]),
+        default: Some("auto"),
+        documentation: "Whether NVIDIA's container toolkit is installed: where there are GPUs and none, always (also in an image), or never.",
+        ..key("gpu.toolkit", "install", "\"auto\"")
+    },
+    Key {
+        kind: Kind::Choice(&["auto", "cdi", "legacy"]),
+        default: Some("auto"),
+        documentation: "How GPUs are handed to containers; auto leaves it to the toolkit.",
+        ..key("gpu.toolkit", "mode", "\"auto\"")
+    },
+    Key {
+        kind: Kind::Text("https://HOST/PATH, for apt with a suite and components behind it", typed::<Repository>),
+        documentation: "Package repository to take the toolkit from; without it what the package manager knows.",
+        ..key("gpu.toolkit", "repository", "\"https://packages.example.com/toolkit/stable/deb/amd64 /\"")
+    },
+    Key {
+        kind: Kind::Text("a path from the root", absolute_path),
+        documentation: "File of the key that the repository is signed with.",
+        ..key("gpu.toolkit", "repository-key", "\"/usr/share/keyrings/nvidia-container-toolkit.gpg\"")
     },
     Key {
         kind: Kind::Text("a path from the root", absolute_path),

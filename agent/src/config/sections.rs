@@ -14,6 +14,7 @@ use super::redirect::{self, Mark, Redirect};
 use super::schema;
 use super::secret::Secret;
 use super::service_url::ServiceUrl;
+use super::toolkit::Toolkit;
 use super::values::{Endpoint, Period, Pin};
 
 /// The whole configuration. As JSON it has no secrets in it.
@@ -158,6 +159,8 @@ pub struct Gpu {
     pub startup_taints: Vec<Taint>,
     /// The driver that they get.
     pub driver: Driver,
+    /// What hands them to containers.
+    pub toolkit: Toolkit,
 }
 
 /// Whether something is done.

@@ -49,7 +49,7 @@ fn unknown_keys() {
         message(vec![toml("token = \"a\"\n[clusters]\n[storage]\n")]),
         "/etc/gpuk/agent.toml:1:1: unknown key \"token\" at the top; it belongs under [cluster]\n\
          /etc/gpuk/agent.toml:2:2: unknown section \"clusters\" at the top; did you mean \"cluster\"?\n\
-         /etc/gpuk/agent.toml:3:2: unknown section \"storage\" at the top; there are [cluster], [node], [cloud], [gpu], [gpu.driver], [containerd], [redirects], [report]"
+         /etc/gpuk/agent.toml:3:2: unknown section \"storage\" at the top; there are [cluster], [node], [cloud], [gpu], [gpu.driver], [gpu.toolkit], [containerd], [redirects], [report]"
     );
     assert_eq!(
         message(vec![toml("[cluster]\n\"abcdef.0123456789abcdee\" = 1\n")]),

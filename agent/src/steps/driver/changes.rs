@@ -1,6 +1,7 @@
 //! A driver is installed as one version of all its parts, and stays that version: an upgrade of the libraries under a loaded module is
 //! the most common way in which GPUs stop to work.
 
+use std::path::PathBuf;
 use std::time::Duration;
 
 use super::decision::{Decision, Source};
@@ -22,7 +23,7 @@ const YUM_NAME: &str = "gpuk-agent-nvidia";
 const SUM: &str = "/run/gpuk-agent/nvidia-driver.sha256";
 
 /// A build for several kernels takes minutes on a small machine.
-const INSTALL_LIMIT: Duration = Duration::from_secs(45 * 60);
+pub const INSTALL_LIMIT: Duration = Duration::from_secs(45 * 60);
 const UPDATE_LIMIT: Duration = Duration::from_secs(300);
 
 /// How long apt waits for another process's lock, in seconds; after that the step waits.
@@ -48,9 +49,9 @@ pub fn install(decision: &Decision, asked: &Driver, ground: &Ground<'_>) -> Vec<
         Source::Packages { manager: Manager::Apt, packages, .. } => {
             let mut changes = vec![Change::write(PIN, pin(&format!("{}*", decision.version_start())))];
             if let Some(repository) = &asked.repository {
-                changes.push(Change::write(APT_SOURCE, apt_source(repository, asked)));
+                changes.push(Change::write(APT_SOURCE, apt_source(repository, asked.repository_key.as_ref())));
             }
-            changes.push(apt(UPDATE_LIMIT, &["--option", "APT::Update::Error-Mode=any", "update"], &[]));
+            changes.push(apt_update());
             changes.extend(purge(&ground.remove));
             changes.push(apt_install(packages));
             changes
@@ -58,8 +59,11 @@ pub fn install(decision: &Decision, asked: &Driver, ground: &Ground<'_>) -> Vec<
         Source::Packages { manager: Manager::Dnf, packages, stream } => {
             let enable = format!("--enablerepo={YUM_NAME}");
             let words: Vec<String> = packages.iter().map(|package| package.word(Manager::Dnf)).collect();
-            let mut changes: Vec<Change> =
-                asked.repository.iter().map(|repository| Change::write(YUM, yum_source(repository, asked))).collect();
+            let mut changes: Vec<Change> = asked
+                .repository
+                .iter()
+                .map(|repository| Change::write(YUM, yum_source(YUM_NAME, repository, asked.repository_key.as_ref())))
+                .collect();
             if let Some(stream) = stream {
                 let stream = format!("nvidia-driver:{stream}");
                 changes.push(run(INSTALL_LIMIT, &["dnf", "--assumeyes", &enable, "module", "reset", "nvidia-driver"], &[]));
@@ -69,6 +73,11 @@ pub fn install(decision: &Decision, asked: &Driver, ground: &Ground<'_>) -> Vec<
             changes
         }
     }
+}
+
+/// apt reads what its repositories have; one that cannot be read is an error.
+pub fn apt_update() -> Change {
+    apt(UPDATE_LIMIT, &["--option", "APT::Update::Error-Mode=any", "update"], &[])
 }
 
 /// apt installs these, at the versions that will do.
@@ -111,7 +120,8 @@ const NONINTERACTIVE: &str = "DEBIAN_FRONTEND=noninteractive";
 /// needrestart(1) would otherwise restart the kubelet and containerd in the middle of this.
 const SUSPENDED: &str = "NEEDRESTART_SUSPEND=1";
 
-fn apt(limit: Duration, words: &[&str], more: &[String]) -> Change {
+/// apt-get without questions, waiting a while for another process that has the lock.
+pub fn apt(limit: Duration, words: &[&str], more: &[String]) -> Change {
     let begin = [
         "env",
         NONINTERACTIVE,
@@ -126,23 +136,26 @@ fn apt(limit: Duration, words: &[&str], more: &[String]) -> Change {
     run(limit, &[&begin, words].concat(), more)
 }
 
-fn run(limit: Duration, words: &[&str], more: &[String]) -> Change {
+/// A command of these words.
+pub fn run(limit: Duration, words: &[&str], more: &[String]) -> Change {
     let mut command = Command::new([], limit);
     command.argv = words.iter().map(|word| (*word).to_owned()).chain(more.iter().cloned()).collect();
     Change::Run(command)
 }
 
-fn apt_source(repository: &Repository, asked: &Driver) -> String {
+/// A file for apt's sources.list.d (sources.list(5), "deb822-style format").
+pub fn apt_source(repository: &Repository, key: Option<&PathBuf>) -> String {
     let Repository { url, suite, components } = repository;
     let components = if components.is_empty() { String::new() } else { format!("Components: {}\n", components.join(" ")) };
-    let key = asked.repository_key.as_ref().map(|path| format!("Signed-By: {}\n", path.display())).unwrap_or_default();
+    let key = key.map(|path| format!("Signed-By: {}\n", path.display())).unwrap_or_default();
     format!("# Written by gpuk-agent.\nTypes: deb\nURIs: {url}\nSuites: {suite}\n{components}{key}")
 }
 
-fn yum_source(repository: &Repository, asked: &Driver) -> String {
-    let key = asked.repository_key.as_ref().map(|path| format!("gpgkey=file://{}\n", path.display())).unwrap_or_default();
+/// A file for dnf's yum.repos.d (dnf.conf(5)).
+pub fn yum_source(name: &str, repository: &Repository, key: Option<&PathBuf>) -> String {
+    let key = key.map(|path| format!("gpgkey=file://{}\n", path.display())).unwrap_or_default();
     format!(
-        "# Written by gpuk-agent. It is off, so that nothing but the agent upgrades the driver.\n[{YUM_NAME}]\nname=NVIDIA driver\n\
+        "# Written by gpuk-agent. It is off, so that nothing but the agent upgrades from it.\n[{name}]\nname={name}\n\
          baseurl={}\nenabled=0\ngpgcheck=1\n{key}",
         repository.url
     )
