@@ -4,7 +4,7 @@ use crate::config::Role;
 use crate::step::Step;
 use crate::steps::{
     containerd::Containerd, driver::Driver, hostname::Hostname, identity::OwnIdentity, join::Join, kernel::Kernel,
-    kubelet::Kubelet, node::Node, observed::Observed, redirects::Redirects,
+    kubelet::Kubelet, modules::Modules, node::Node, observed::Observed, redirects::Redirects,
 };
 
 /// Every step of a role, in order. A step comes after those it needs. A node that someone else manages is only looked at.
@@ -22,6 +22,7 @@ pub fn steps(role: Role) -> Vec<Box<dyn Step>> {
         Box::new(Join),
         Box::new(Node),
         Box::new(Driver),
+        Box::new(Modules),
     ]
 }
 

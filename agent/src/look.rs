@@ -87,6 +87,11 @@ impl<'a> Look<'a> {
         self.host.kernel.files_of_disk(device, names)
     }
 
+    /// Major and minor number of a device node of the running system, or `None` when it is absent.
+    pub fn device_number(&self, path: impl AsRef<Path>) -> Result<Option<(u64, u64)>> {
+        self.host.kernel.device_number(path.as_ref())
+    }
+
     /// When a file was last written, or `None` when it is absent.
     pub fn modified(&self, path: impl AsRef<Path>) -> Result<Option<SystemTime>> {
         self.host.files.modified(path.as_ref())

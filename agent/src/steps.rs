@@ -9,6 +9,7 @@ pub mod identity;
 pub mod join;
 pub mod kernel;
 pub mod kubelet;
+pub mod modules;
 pub mod node;
 pub mod observed;
 pub mod redirects;

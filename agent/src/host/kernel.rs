@@ -29,6 +29,9 @@ pub trait Kernel {
     /// Mounted disks; network file systems are left out, because asking one can hang.
     fn disks(&self) -> Vec<Disk>;
 
+    /// Major and minor number of a device node; `None` when it is absent.
+    fn device_number(&self, path: &Path) -> Result<Option<(u64, u64)>>;
+
     /// The named files at the top of a disk that is not mounted. Other processes never see the mount.
     fn files_of_disk(&self, device: &str, names: &[&str]) -> Result<BTreeMap<String, Vec<u8>>>;
 }
@@ -64,6 +67,14 @@ impl Kernel for RunningKernel {
         disks.iter().flat_map(|disks| disks.iter()).map(disk).collect()
     }
 
+    fn device_number(&self, path: &Path) -> Result<Option<(u64, u64)>> {
+        match nix::sys::stat::stat(path) {
+            Ok(found) => Ok(Some((nix::sys::stat::major(found.st_rdev), nix::sys::stat::minor(found.st_rdev)))),
+            Err(nix::errno::Errno::ENOENT | nix::errno::Errno::ENOTDIR) => Ok(None),
+            Err(error) => Err(error).with_context(|| format!("looking at {}", path.display())),
+        }
+    }
+
     fn files_of_disk(&self, device: &str, names: &[&str]) -> Result<BTreeMap<String, Vec<u8>>> {
         let (device, names) = (device.to_owned(), names.iter().map(|name| (*name).to_owned()).collect::<Vec<_>>());
         let reading = format!("reading the files of {device}");
@@ -96,6 +107,8 @@ fn private_mount(device: &str, names: &[String]) -> Result<BTreeMap<String, Vec<
 pub struct RecordingKernel {
     /// The files of each disk, by its device.
     pub disks: BTreeMap<String, BTreeMap<String, Vec<u8>>>,
+    /// The numbers of device nodes, by their paths.
+    pub devices: BTreeMap<String, (u64, u64)>,
     /// Every change in order, e.g. `hostname gpu-1`, `sync`.
     pub seen: RefCell<Vec<String>>,
 }
@@ -120,6 +133,10 @@ impl Kernel for RecordingKernel {
 
     fn disks(&self) -> Vec<Disk> {
         Vec::new()
+    }
+
+    fn device_number(&self, path: &Path) -> Result<Option<(u64, u64)>> {
+        Ok(self.devices.get(&path.display().to_string()).copied())
     }
 
     fn files_of_disk(&self, device: &str, names: &[&str]) -> Result<BTreeMap<String, Vec<u8>>> {

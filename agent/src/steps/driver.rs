@@ -9,6 +9,7 @@ mod kernels;
 mod names;
 mod packages;
 pub(super) mod present;
+mod refusals;
 pub(super) mod rules;
 mod table;
 #[cfg(test)]
@@ -239,7 +240,10 @@ fn installing(look: Look<'_>, present: &Present, decision: &Decision, unsuitable
     changes.splice(0..0, blacklist::changes(look)?);
     let why = match unsuitable {
         Some(why) => format!("the driver that is there is replaced: {why}; {decision}"),
-        None => format!("no driver is installed; {decision}"),
+        None => match &present.version {
+            Some(version) => format!("driver {version} is not complete; {decision}"),
+            None => format!("no driver is installed; {decision}"),
+        },
     };
     Ok(Status::pending(why, changes))
 }

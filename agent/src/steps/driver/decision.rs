@@ -1,6 +1,7 @@
 //! Which driver a machine gets follows from its GPUs, its distribution, Secure Boot and what somebody asked for; every choice says why.
 
 use super::names::{self, Package};
+use super::refusals;
 use super::rules::{self, Flavour};
 use super::table::{Manager, Modules, Origin, ROWS, Row};
 use crate::config::{self, Driver, KernelModules};
@@ -22,6 +23,17 @@ pub struct Situation<'a> {
     pub secure_boot: bool,
     /// What the configuration asks for.
     pub asked: &'a Driver,
+}
+
+impl Situation<'_> {
+    /// The flavour that the configuration asks for.
+    pub fn asked_flavour(&self) -> Option<Flavour> {
+        match self.asked.flavour {
+            config::Flavour::Auto => None,
+            config::Flavour::Open => Some(Flavour::Open),
+            config::Flavour::Proprietary => Some(Flavour::Proprietary),
+        }
+    }
 }
 
 /// A kernel that is installed.
@@ -90,11 +102,11 @@ pub fn decide(situation: &Situation<'_>) -> Result<Decision, Finding> {
         version = version.or_else(|| version_of_run_file(file));
         number = number.or_else(|| version.as_ref()?.split('.').next()?.parse().ok());
     }
-    can_be_driven(situation, number)?;
+    refusals::before_all(situation, number)?;
     let rows = if run_file.is_some() { Vec::new() } else { rows(situation)? };
     let branches: Vec<u16> = match (number, &run_file) {
         (Some(number), _) => vec![number],
-        (None, Some(file)) => return Err(run_file_unnamed(file)),
+        (None, Some(file)) => return Err(refusals::run_file_unnamed(file)),
         (None, None) => rows.iter().flat_map(|row| row.automatic.iter().copied()).collect(),
     };
     let mut against = Vec::new();
@@ -116,7 +128,7 @@ pub fn decide(situation: &Situation<'_>) -> Result<Decision, Finding> {
                     .find_map(|row| kind(situation, row, branch, flavour, &mut because)),
             };
             match found {
-                Some((Modules::Dkms, _)) if situation.secure_boot => against.push(UNSIGNED.to_owned()),
+                Some((Modules::Dkms, _)) if situation.secure_boot => against.push(refusals::UNSIGNED.to_owned()),
                 Some((modules, source)) => {
                     return Ok(Decision { branch, version, flavour, modules, source, because });
                 }
@@ -125,68 +137,13 @@ pub fn decide(situation: &Situation<'_>) -> Result<Decision, Finding> {
         }
     }
     against.dedup();
-    Err(nothing_fits(situation, &against))
-}
-
-const UNSIGNED: &str = "Secure Boot is on, and the kernel refuses modules that were built here: they are not signed";
-
-/// What can be said before anything else: whether any driver, and any that was asked for, drives all GPUs.
-fn can_be_driven(situation: &Situation<'_>, number: Option<u16>) -> Result<(), Finding> {
-    let both = [Flavour::Open, Flavour::Proprietary];
-    let any = |branches: &[u16], flavours: &[Flavour]| {
-        let suits = |branch, flavour| {
-            rules::not_published(branch, flavour).is_none()
-                && situation.gpus.iter().all(|gpu| rules::refusal(gpu, branch, flavour).is_none())
-        };
-        branches.iter().any(|branch| flavours.iter().any(|flavour| suits(*branch, *flavour)))
-    };
-    if !any(rules::LAST_BRANCHES, &both) {
-        let names: Vec<String> = situation.gpus.iter().map(|gpu| rules::name(gpu)).collect();
-        return Err(Finding::new(
-            "gpus-need-different-drivers",
-            "No driver drives all GPUs of this machine",
-            format!("{}: the older need proprietary modules up to branch 580, the newer open ones", names.join(", ")),
-            "take one kind out, or keep it from this node by binding it to vfio-pci",
-        ));
-    }
-    let unknown = situation.gpus.iter().find(|gpu| gpu.architecture.is_none());
-    if let (Some(gpu), None) = (unknown, asked_flavour(situation)) {
-        return Err(Finding::new(
-            "gpu-generation-unknown",
-            "The generation of a GPU is not known, so its driver cannot be chosen",
-            format!("{} is neither in the agent's table nor in the system's pci.ids", rules::name(gpu)),
-            "apt-get install pci.ids (dnf install hwdata), or write flavour = \"open\" and a branch under [gpu.driver]",
-        ));
-    }
-    let flavours = asked_flavour(situation).map_or(both.to_vec(), |flavour| vec![flavour]);
-    if any(number.as_ref().map_or(rules::LAST_BRANCHES, std::slice::from_ref), &flavours) {
-        return Ok(());
-    }
-    let tried = number.unwrap_or(580);
-    let why = flavours.iter().flat_map(|flavour| {
-        let gpus = situation.gpus.iter().find_map(|gpu| rules::refusal(gpu, tried, *flavour));
-        gpus.or_else(|| rules::not_published(tried, *flavour))
-    });
-    Err(Finding::new(
-        "driver-does-not-suit",
-        "The driver that the configuration asks for does not drive the GPUs of this machine",
-        why.collect::<Vec<_>>().join("; "),
-        "write branch = \"auto\" and flavour = \"auto\" under [gpu.driver], or a branch that knows every GPU",
-    ))
-}
-
-fn asked_flavour(situation: &Situation<'_>) -> Option<Flavour> {
-    match situation.asked.flavour {
-        config::Flavour::Auto => None,
-        config::Flavour::Open => Some(Flavour::Open),
-        config::Flavour::Proprietary => Some(Flavour::Proprietary),
-    }
+    Err(refusals::nothing_fits(situation, &packager(situation), &against))
 }
 
 /// Why not this branch with this flavour.
 fn refusal(situation: &Situation<'_>, branch: u16, flavour: Flavour) -> Option<String> {
     let of_gpu = situation.gpus.iter().find_map(|gpu| rules::refusal(gpu, branch, flavour));
-    let unasked = asked_flavour(situation).is_some_and(|asked| asked != flavour);
+    let unasked = situation.asked_flavour().is_some_and(|asked| asked != flavour);
     rules::not_published(branch, flavour)
         .or(of_gpu)
         .or_else(|| unasked.then(|| format!("gpu.driver.flavour is not \"{}\"", flavour.word())))
@@ -204,7 +161,7 @@ fn branch_reason(situation: &Situation<'_>, branch: u16) -> String {
 
 fn flavour_reason(situation: &Situation<'_>, branch: u16, flavour: Flavour, preference: &str) -> String {
     let other = if flavour == Flavour::Open { Flavour::Proprietary } else { Flavour::Open };
-    let reason = if asked_flavour(situation).is_some() {
+    let reason = if situation.asked_flavour().is_some() {
         "gpu.driver.flavour asks for them".to_owned()
     } else if let Some(why) = refusal(situation, branch, other) {
         why
@@ -232,21 +189,7 @@ fn rows(situation: &Situation<'_>) -> Result<Vec<&'static Row>, Finding> {
     if !rows.is_empty() {
         return Ok(rows);
     }
-    let what = if os.name.is_empty() { format!("{} {}", os.id, os.version) } else { os.name.clone() };
-    if ROWS.iter().any(|row| of_release(&row)) {
-        return Err(Finding::new(
-            "driver-not-packaged",
-            "The distribution has no packages of the driver",
-            format!("{what} leaves them to NVIDIA's repository"),
-            "give repository and repository-key under [gpu.driver], or a run-file",
-        ));
-    }
-    Err(Finding::new(
-        "distribution-unknown",
-        "The agent knows no packages of the driver for this distribution",
-        format!("{what} is none of Debian 12 and 13, Ubuntu 20.04 to 24.04, and the RHEL family from 8 to 10"),
-        "give run-file and run-file-sha256 under [gpu.driver], or install the driver into the image and write install = \"never\"",
-    ))
+    Err(refusals::no_rows(os, ROWS.iter().any(|row| of_release(&row))))
 }
 
 fn packager(situation: &Situation<'_>) -> String {
@@ -300,40 +243,9 @@ fn modules_in_words(modules: Modules) -> &'static str {
     }
 }
 
-fn nothing_fits(situation: &Situation<'_>, against: &[String]) -> Finding {
-    let os = packager(situation);
-    if situation.secure_boot && against.iter().any(|why| why == UNSIGNED) {
-        return Finding::new(
-            "secure-boot-unsigned",
-            "No driver whose modules this kernel would load can be installed",
-            UNSIGNED,
-            "turn Secure Boot off, use Ubuntu's precompiled modules, or sign modules in the image with a key that the firmware knows",
-        );
-    }
-    let mut why = against.join("; ");
-    if situation.has_nvswitches {
-        why += "; NVSwitches need a fabric manager, which Debian does not package and Ubuntu builds for its -server lines";
-    }
-    Finding::new(
-        "driver-not-packaged",
-        format!("{os} has no driver for this machine"),
-        why,
-        "ask for another branch, flavour or kind of modules, or give repository and repository-key, or a run-file, under [gpu.driver]",
-    )
-}
-
 /// `NVIDIA-Linux-x86_64-535.261.03.run`, as NVIDIA names them.
 fn version_of_run_file(path: &str) -> Option<String> {
     let name = path.rsplit('/').next()?.strip_suffix(".run")?;
     let version = name.split('-').find(|part| part.contains('.') && part.starts_with(|first: char| first.is_ascii_digit()))?;
     Some(version.to_owned())
-}
-
-fn run_file_unnamed(file: &str) -> Finding {
-    Finding::new(
-        "run-file-unnamed",
-        "The .run file's name does not tell its version",
-        format!("{file} is not named as NVIDIA does, e.g. NVIDIA-Linux-x86_64-535.261.03.run"),
-        "give it its own name back, or write branch = \"VERSION\" under [gpu.driver]",
-    )
 }
