@@ -3,8 +3,8 @@
 use crate::config::Role;
 use crate::step::Step;
 use crate::steps::{
-    containerd::Containerd, hostname::Hostname, identity::OwnIdentity, join::Join, kernel::Kernel, kubelet::Kubelet, node::Node,
-    observed::Observed, redirects::Redirects,
+    containerd::Containerd, gpu_faults::GpuFaults, hostname::Hostname, identity::OwnIdentity, join::Join, kernel::Kernel,
+    kubelet::Kubelet, node::Node, observed::Observed, redirects::Redirects,
 };
 
 /// Every step of a role, in order. A step comes after those it needs. A node that someone else manages is only looked at.
@@ -21,6 +21,7 @@ pub fn steps(role: Role) -> Vec<Box<dyn Step>> {
         Box::new(Kubelet),
         Box::new(Join),
         Box::new(Node),
+        Box::new(GpuFaults),
     ]
 }
 
@@ -33,11 +34,8 @@ mod tests {
             for need in step.needs() {
                 assert!(steps[..position].iter().any(|earlier| earlier.name() == *need), "{} needs {need}", step.name());
             }
-            assert!(
-                steps[..position]
-                    .iter()
-                    .all(|earlier| earlier.stage() <= step.stage() || earlier.stage() == crate::step::Stage::Boot)
-            );
+            let mut before = steps[..position].iter().filter(|earlier| earlier.lane() == step.lane());
+            assert!(before.all(|earlier| earlier.stage() <= step.stage() || earlier.stage() == crate::step::Stage::Boot));
         }
     }
 }

@@ -1,6 +1,7 @@
 //! Each file is one thing that must be true of a node.
 
 pub mod containerd;
+pub mod gpu_faults;
 pub mod hostname;
 pub mod identity;
 pub mod join;
