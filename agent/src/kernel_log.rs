@@ -191,6 +191,9 @@ impl Serialize for Action {
     }
 }
 
+/// Every known line has one of these, and hardly any other line does: a whole log is read quickly.
+const TELLING: [&str; 6] = ["NVRM:", "Xid (", "nvidia", "nouveau", "module", "Key was"];
+
 /// Explains lines one after the other, however they were copied: as dmesg, the journal, syslog or `/dev/kmsg` write them.
 #[derive(Default)]
 pub struct Explainer {
@@ -201,8 +204,11 @@ pub struct Explainer {
 impl Explainer {
     /// What the line means, or `None` for one that is not known.
     pub fn explain(&mut self, line: &str) -> Option<Fault> {
-        let text = one_line(line);
         let earlier = self.device.take();
+        if !TELLING.iter().any(|word| line.contains(word)) {
+            return None;
+        }
+        let text = one_line(line);
         let Some(mut fault) = explain(&text) else {
             if let Some((_, rest)) = text.split_once("NVRM:") {
                 self.device = address::first_in(rest).or(earlier);

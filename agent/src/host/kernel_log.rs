@@ -151,7 +151,8 @@ impl Follower {
         Self::over(device)
     }
 
-    fn over(device: OwnedFd) -> Result<Self> {
+    /// Follows a descriptor that does not block and gives one record at each read, as the kernel's device does.
+    pub fn over(device: OwnedFd) -> Result<Self> {
         Receiver::from_file_unchecked(device.into()).map(Self).with_context(|| format!("waiting for {DEVICE}"))
     }
 
