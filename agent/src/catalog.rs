@@ -3,8 +3,9 @@
 use crate::config::Role;
 use crate::step::Step;
 use crate::steps::{
-    containerd::Containerd, driver::Driver, hostname::Hostname, identity::OwnIdentity, join::Join, kernel::Kernel,
-    kubelet::Kubelet, modules::Modules, node::Node, observed::Observed, redirects::Redirects,
+    allocatable::Allocatable, cdi::Cdi, containerd::Containerd, driver::Driver, gpu_faults::GpuFaults, hostname::Hostname,
+    identity::OwnIdentity, join::Join, kernel::Kernel, kubelet::Kubelet, modules::Modules, node::Node, observed::Observed,
+    redirects::Redirects, toolkit::Toolkit, trial::Trial,
 };
 
 /// Every step of a role, in order. A step comes after those it needs. A node that someone else manages is only looked at.
@@ -23,6 +24,11 @@ pub fn steps(role: Role) -> Vec<Box<dyn Step>> {
         Box::new(Node),
         Box::new(Driver),
         Box::new(Modules),
+        Box::new(GpuFaults),
+        Box::new(Toolkit),
+        Box::new(Cdi),
+        Box::new(Trial),
+        Box::new(Allocatable),
     ]
 }
 
@@ -35,12 +41,8 @@ mod tests {
             for need in step.needs() {
                 assert!(steps[..position].iter().any(|earlier| earlier.name() == *need), "{} needs {need}", step.name());
             }
-            assert!(
-                steps[..position]
-                    .iter()
-                    .filter(|earlier| earlier.lane() == step.lane())
-                    .all(|earlier| earlier.stage() <= step.stage() || earlier.stage() == crate::step::Stage::Boot)
-            );
+            let mut before = steps[..position].iter().filter(|earlier| earlier.lane() == step.lane());
+            assert!(before.all(|earlier| earlier.stage() <= step.stage() || earlier.stage() == crate::step::Stage::Boot));
         }
     }
 }

@@ -1,5 +1,6 @@
 //! The words of the command line.
 
+use std::ffi::OsString;
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
@@ -59,6 +60,15 @@ pub enum Verb {
     Status,
     /// What happened when, and how long it took
     Timeline,
+    /// What lines of the kernel's log mean: Xid, SXid, NVRM and refused modules
+    ///
+    /// Says of each known line what it means, how serious it is and what to type, with --json as one object a line. Lines that are not
+    /// known are passed over; where none was known the exit code is 3.
+    Explain {
+        /// The lines; without any, standard input is read: journalctl --boot --dmesg | gpuk-agent explain
+        #[arg(value_name = "LINE")]
+        lines: Vec<OsString>,
+    },
     /// The configuration
     Config {
         /// What about it.
@@ -89,7 +99,8 @@ Exit codes:
    0  done, nothing to do, nothing wrong
    1  something is wrong and a person is needed
    2  plan: there is something to do
-   3  doctor, facts, plan: nothing wrong was found, but something could not be looked at
+   3  doctor, facts, plan: nothing wrong was found, but something could not be looked at;
+      explain: no line was known
   64  wrong words on the command line
   75  not ready yet: the outside world is not, e.g. the metadata service; or another agent is at work
   77  root is needed
@@ -105,7 +116,7 @@ pub enum Exit {
     Broken = 1,
     /// `plan`: there is something to do.
     Pending = 2,
-    /// `doctor`, `facts` and `plan`: nothing wrong was found, but something could not be looked at.
+    /// `doctor`, `facts` and `plan`: nothing wrong was found, but something could not be looked at. `explain`: no line was known.
     Unseen = 3,
     /// Wrong words on the command line.
     Usage = 64,

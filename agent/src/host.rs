@@ -7,6 +7,7 @@ pub mod clock;
 pub mod cluster;
 pub mod files;
 pub mod kernel;
+pub mod kernel_log;
 pub mod network;
 pub mod programs;
 pub mod runtime;
@@ -28,6 +29,8 @@ pub struct Host {
     pub units: Box<dyn units::Units>,
     /// The running kernel.
     pub kernel: Box<dyn kernel::Kernel>,
+    /// The running kernel's log.
+    pub kernel_log: Box<dyn kernel_log::KernelLog>,
     /// HTTPS to API servers and metadata services.
     pub network: Box<dyn network::Network>,
     /// The container runtime's CRI socket.
@@ -46,6 +49,7 @@ impl Host {
             programs: Box::new(programs::RealPrograms::new(&files)),
             units: Box::new(units::Systemd::new(files.is_running_system())),
             kernel: Box::new(kernel::RunningKernel),
+            kernel_log: Box::new(kernel_log::Kmsg),
             network: Box::new(network::RealNetwork::default()),
             runtime: Box::new(runtime::CriSocket),
             cluster: Box::new(cluster::ApiServer::new(&files)),
@@ -61,6 +65,7 @@ impl Host {
             programs: Box::new(programs::ScriptedPrograms::default()),
             units: Box::new(units::ScriptedUnits::default()),
             kernel: Box::new(kernel::RecordingKernel::default()),
+            kernel_log: Box::new(kernel_log::ScriptedKernelLog::default()),
             network: Box::new(network::ScriptedNetwork::default()),
             runtime: Box::new(runtime::ScriptedRuntime::default()),
             cluster: Box::new(cluster::ScriptedCluster::answering(Ok(None))),

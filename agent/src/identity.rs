@@ -86,6 +86,13 @@ pub fn name(look: Look<'_>) -> Option<String> {
     Some(of(look).ok()?.ok()?.name)
 }
 
+/// Whose history this is. A platform that is silent for a moment does not make this another instance.
+pub fn instance_id(look: Look<'_>) -> String {
+    let identity = of(look).ok().and_then(Result::ok);
+    let named = || look.facts.instance.as_ref().map(|instance| instance.id.clone());
+    identity.and_then(|identity| identity.instance_id).or_else(named).unwrap_or_default()
+}
+
 /// Whether the kubelet may start from what is on the disk, also before the step `identity` had its turn: not with credentials that are,
 /// or may be, another node's. Where no decision was ever kept, nothing tells whose they are.
 pub fn kubelet_may_start(look: Look<'_>) -> bool {

@@ -9,6 +9,7 @@ pub mod engine;
 pub mod facts;
 pub mod host;
 pub mod identity;
+pub mod kernel_log;
 pub mod look;
 pub mod report;
 pub mod role;

@@ -12,6 +12,7 @@ use crate::facts::Facts;
 use crate::host::Host;
 use crate::host::cluster::{ClusterError, Node};
 use crate::host::files::SeekableFile;
+use crate::host::kernel_log::Record;
 use crate::host::network::{Answer, Get, PlainAnswer, PlainRequest, Unreachable};
 use crate::host::programs::{Output, Question};
 use crate::host::runtime::RuntimeStatus;
@@ -100,6 +101,11 @@ impl<'a> Look<'a> {
     /// Time since the kernel started (`/proc/uptime`).
     pub fn since_boot(&self) -> Result<Duration> {
         self.host.files.since_boot()
+    }
+
+    /// What the running kernel's log still has of this boot, oldest first.
+    pub fn kernel_log(&self) -> Result<Vec<Record>> {
+        self.host.kernel_log.records()
     }
 
     /// What systemd says of a unit, or `None` when it knows no such unit.

@@ -4,6 +4,7 @@ pub mod allocatable;
 pub mod cdi;
 pub mod containerd;
 pub mod driver;
+pub mod gpu_faults;
 pub mod hostname;
 pub mod identity;
 pub mod join;

@@ -2,6 +2,7 @@
 
 mod config;
 mod doctor;
+mod explain;
 mod facts;
 mod plan;
 mod reset;
@@ -37,6 +38,7 @@ async fn dispatch(cli: &Cli, environment: Vec<(String, String)>) -> Exit {
     let common = &cli.common;
     match &cli.verb {
         Verb::Config { about: About::Check { file } } => config::check(file, common.json),
+        Verb::Explain { lines } => explain::explain(lines, common.json),
         Verb::Run => run::run(common, environment).await,
         Verb::Status => status::status(common),
         Verb::Timeline => timeline::timeline(common),

@@ -7,6 +7,7 @@ use anyhow::Result;
 use async_trait::async_trait;
 
 use super::cdi;
+use super::driver::without_gpus;
 use crate::config::Runtime;
 use crate::host::cluster::{ClusterError, Node, Offered};
 use crate::identity;
@@ -45,8 +46,8 @@ impl Step for Allocatable {
     }
 
     async fn check(&self, look: Look<'_>) -> Result<Status> {
-        if !look.wants_gpus() {
-            return Ok(Status::Ready("no GPU".to_owned()));
+        if let Some(why) = without_gpus(look) {
+            return Ok(Status::Ready(why));
         }
         if !look.config.wants_join() {
             return Ok(Status::Ready("not asked to join a cluster".to_owned()));

@@ -9,6 +9,8 @@ use std::time::Duration;
 use anyhow::Result;
 use async_trait::async_trait;
 
+use super::driver::without_gpus;
+use super::modules::loaded_version;
 use crate::config::yaml_text;
 use crate::host::apply::Failure;
 use crate::look::Look;
@@ -63,15 +65,15 @@ impl Step for Cdi {
     }
 
     async fn check(&self, look: Look<'_>) -> Result<Status> {
-        if !look.wants_gpus() {
-            return Ok(Status::Ready("no GPU".to_owned()));
+        if let Some(why) = without_gpus(look) {
+            return Ok(Status::Ready(why));
         }
         let Some(loaded) = loaded_version(look)? else {
             return Ok(Status::Waiting(Finding::new(
                 "driver-not-loaded",
                 "Without a driver there is nothing that containers could be given",
-                "there is no /proc/driver/nvidia/version",
-                "gpuk-agent doctor --only modules",
+                "there is no /sys/module/nvidia/version",
+                "gpuk-agent doctor   (the step modules says what keeps it from loading)",
             )));
         };
         let specification = of_gpus(look)?;
@@ -95,13 +97,6 @@ impl Step for Cdi {
         );
         Some(Status::Broken(finding))
     }
-}
-
-/// The version of the loaded module (`/proc/driver/nvidia/version`); `None` where none is loaded.
-pub fn loaded_version(look: Look<'_>) -> Result<Option<String>> {
-    let Some(text) = look.text("/proc/driver/nvidia/version")? else { return Ok(None) };
-    let is_version = |word: &&str| word.starts_with(|first: char| first.is_ascii_digit()) && word.contains('.');
-    Ok(text.lines().next().and_then(|line| line.split_whitespace().find(is_version)).map(str::to_owned))
 }
 
 /// The path and the text of the specification of GPUs that wins.

@@ -91,14 +91,19 @@ impl Step for Driver {
 
 /// Why the machine needs no driver, or none yet.
 pub(super) fn without_gpus(look: Look<'_>) -> Option<String> {
+    left_alone(look, "gpu.driver", look.config.gpu.driver.install)
+}
+
+/// Why the machine needs nothing for GPUs, or not yet, where a section says of its part that it is installed so.
+pub(super) fn left_alone(look: Look<'_>, section: &str, install: Enabled) -> Option<String> {
     let config = &look.config.gpu;
     if config.enabled == Enabled::Never || look.config.node.role == Role::Observed {
         return Some("GPUs are left alone (gpu.enabled)".to_owned());
     }
     if !look.running_system() {
-        let left = config.driver.install != Enabled::Always;
+        let left = install != Enabled::Always;
         return left
-            .then(|| "left for the boot, when GPUs show (gpu.driver.install = \"always\" puts it into the image)".to_owned());
+            .then(|| format!("left for the boot, when GPUs show ({section}.install = \"always\" puts it into the image)"));
     }
     look.facts.gpus_for_containers().is_empty().then(|| "no NVIDIA GPU for containers".to_owned())
 }

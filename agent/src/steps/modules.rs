@@ -109,7 +109,7 @@ fn run(words: &[&str]) -> Change {
 }
 
 /// The version of the module that is loaded.
-fn loaded_version(look: Look<'_>) -> Result<Option<String>> {
+pub(super) fn loaded_version(look: Look<'_>) -> Result<Option<String>> {
     let version = look.text("/sys/module/nvidia/version")?.map(|text| text.trim().to_owned());
     Ok(version.filter(|version| !version.is_empty()))
 }

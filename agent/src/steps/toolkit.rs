@@ -10,8 +10,8 @@ use async_trait::async_trait;
 use toml_edit::{DocumentMut, Item, Table, value};
 
 use super::driver::changes::{INSTALL_LIMIT, apt, apt_source, apt_update, run, yum_source};
-use super::driver::failures;
-use crate::config::{Enabled, Role, ToolkitMode};
+use super::driver::{failures, left_alone};
+use crate::config::{Enabled, ToolkitMode};
 use crate::host::apply::Failure;
 use crate::look::Look;
 use crate::step::{Change, Finding, Lane, Stage, Status, Step, Watched};
@@ -59,7 +59,7 @@ impl Step for Toolkit {
     }
 
     async fn check(&self, look: Look<'_>) -> Result<Status> {
-        if let Some(why) = not_needed(look) {
+        if let Some(why) = left_alone(look, "gpu.toolkit", look.config.gpu.toolkit.install) {
             return Ok(Status::Ready(why));
         }
         if look.exists(format!("{OPERATOR}/{}", PROGRAMS[0]))? {
@@ -88,23 +88,6 @@ impl Step for Toolkit {
     fn judge(&self, failure: &Failure, look: Look<'_>) -> Option<Status> {
         failures::judge(failure, look)
     }
-}
-
-/// Why the machine needs no toolkit, or none yet.
-fn not_needed(look: Look<'_>) -> Option<String> {
-    let config = &look.config.gpu;
-    if config.enabled == Enabled::Never || look.config.node.role == Role::Observed {
-        return Some("GPUs are left alone (gpu.enabled)".to_owned());
-    }
-    let is_asked_for = config.toolkit.install == Enabled::Always || config.enabled == Enabled::Always;
-    if is_asked_for || !look.facts.gpus_for_containers().is_empty() {
-        return None;
-    }
-    Some(if look.running_system() {
-        "no NVIDIA GPU for containers".to_owned()
-    } else {
-        "left for the boot, when GPUs show (gpu.toolkit.install = \"always\" puts it into the image)".to_owned()
-    })
 }
 
 fn place(look: Look<'_>, program: &str) -> Result<Option<&'static str>> {

@@ -6,7 +6,9 @@ mod tests;
 use anyhow::Result;
 use async_trait::async_trait;
 
-use super::cdi::{self, loaded_version};
+use super::cdi;
+use super::driver::without_gpus;
+use super::modules::loaded_version;
 use crate::digest::sha256;
 use crate::host::apply::Failure;
 use crate::host::runtime::Trial as Container;
@@ -48,8 +50,8 @@ impl Step for Trial {
     }
 
     async fn check(&self, look: Look<'_>) -> Result<Status> {
-        if !look.wants_gpus() {
-            return Ok(Status::Ready("no GPU".to_owned()));
+        if let Some(why) = without_gpus(look) {
+            return Ok(Status::Ready(why));
         }
         let devices = devices(look)?;
         let circumstances = circumstances(look, &devices)?;

@@ -4,6 +4,7 @@ use serde::Serialize;
 
 use super::survey::{Seen, survey};
 use crate::cli::Exit;
+use crate::identity;
 use crate::session::{Session, Trouble};
 use crate::show::{Style, print, print_json, utc};
 use crate::state::{State, Verdict};
@@ -42,7 +43,7 @@ pub async fn doctor(session: &Session, json: bool) -> Exit {
 }
 
 pub(super) async fn examine(session: &Session) -> Report {
-    let state = State::load(&session.host, &super::round::instance_id(session.look()), session.config.node.role);
+    let state = State::load(&session.host, &identity::instance_id(session.look()), session.config.node.role);
     let seen = survey(session).await;
     Report {
         verdict: "",

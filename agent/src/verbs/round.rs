@@ -94,7 +94,7 @@ pub fn record(session: &Session, unknown: &Unknown) -> StepRecord {
 
 /// Keeps a round in which nothing could be begun, for `status` and `timeline`. The caller holds the lock.
 pub fn remember(host: &Host, look: Look<'_>, verb: &str, record: StepRecord) {
-    let mut state = State::load_of_unknown_role(host, &instance_id(look));
+    let mut state = State::load_of_unknown_role(host, &identity::instance_id(look));
     state.node = identity::name(look).unwrap_or(state.node);
     let round = Round { steps: vec![record], finished: true, ..Recorder::begin(host, verb, &look.facts.boot_id) };
     if state.remember(&round)
@@ -124,18 +124,11 @@ pub fn stop_on_signals() -> Stop {
     stop
 }
 
-/// Whose history this is. A platform that is silent for a moment does not make this another instance.
-pub fn instance_id(look: Look<'_>) -> String {
-    let identity = identity::of(look).ok().and_then(Result::ok);
-    let named = || look.facts.instance.as_ref().map(|instance| instance.id.clone());
-    identity.and_then(|identity| identity.instance_id).or_else(named).unwrap_or_default()
-}
-
 /// Goes through the catalog once. The caller holds the lock.
 pub async fn round(session: &Session, verb: &str, observer: &dyn Observer, patience: Duration, stop: &Stop) -> Vec<StepRecord> {
     let Session { host, facts, config, .. } = session;
     let look = Look::new(host, config, facts);
-    let mut state = State::load(host, &instance_id(look), config.node.role);
+    let mut state = State::load(host, &identity::instance_id(look), config.node.role);
     state.node = identity::name(look).unwrap_or_default();
     let recorder = Recorder::new(host, state, Recorder::begin(host, verb, &facts.boot_id), observer);
     let (observer, ends) = LaneEnds::before(&recorder);

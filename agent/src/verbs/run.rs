@@ -1,5 +1,6 @@
 //! `run` is `up` that stays: the systemd service. It never gives up, and never spins.
 
+mod faults;
 mod pauses;
 
 use std::time::Duration;
@@ -8,6 +9,7 @@ use super::round;
 use crate::cli::{Common, Exit};
 use crate::config::{self, Role};
 use crate::engine::{Event, Observer, Stop};
+use crate::host::kernel_log::Follower;
 use crate::host::watch::Watch;
 use crate::host::{Host, service};
 use crate::look::Look;
@@ -19,6 +21,7 @@ use crate::state::{StepRecord, Verdict};
 use crate::step::{Change, Stage, Watched};
 use crate::steps::kubelet;
 use crate::{catalog, facts, identity, role};
+use faults::Faults;
 pub(super) use pauses::Outcome;
 use pauses::Pauses;
 
@@ -43,12 +46,12 @@ pub async fn run(common: &Common, environment: Vec<(String, String)>) -> Exit {
             }
         });
     }
-    let mut pauses = Pauses::default();
+    let (mut pauses, mut faults) = (Pauses::default(), Faults::default());
     while !stop.requested() {
         // Watching begins before looking, so that no change falls between the two.
-        let watch = watch(common);
+        let (watch, log) = (watch(common), faults::follow(common));
         match one_round(common, environment.clone(), &stop).await {
-            Ok(outcome) => pauses.rest(&outcome, changed(watch), &stop).await,
+            Ok(outcome) => pauses.rest(&outcome, changed(watch, log, &mut faults), &stop).await,
             Err(exit) => return exit,
         }
     }
@@ -145,11 +148,17 @@ fn watch(common: &Common) -> Option<Watch> {
     }
 }
 
-/// The next watched file that changed.
-async fn changed(watch: Option<Watch>) -> String {
-    match watch {
-        Some(mut watch) => watch.changed().await,
-        None => std::future::pending().await,
+/// What ended the rest: a watched file that changed, or a GPU that failed.
+async fn changed(watch: Option<Watch>, log: Option<Follower>, faults: &mut Faults) -> String {
+    let file = async {
+        match watch {
+            Some(mut watch) => watch.changed().await,
+            None => std::future::pending().await,
+        }
+    };
+    tokio::select! {
+        file = file => format!("{file} was changed"),
+        fault = faults.next(log) => fault,
     }
 }
 

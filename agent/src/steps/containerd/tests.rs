@@ -14,6 +14,7 @@ use crate::host::clock::FixedClock;
 use crate::host::cluster::ScriptedCluster;
 use crate::host::files::Files;
 use crate::host::kernel::RecordingKernel;
+use crate::host::kernel_log::ScriptedKernelLog;
 use crate::host::network::ScriptedNetwork;
 use crate::host::programs::{Output, ScriptedPrograms};
 use crate::host::runtime::{RuntimeStatus, ScriptedRuntime};
@@ -41,6 +42,7 @@ impl Root {
             ),
             units: Box::new(ScriptedUnits::default()),
             kernel: Box::new(RecordingKernel::default()),
+            kernel_log: Box::new(ScriptedKernelLog::default()),
             network: Box::new(ScriptedNetwork::default()),
             runtime: Box::new(ScriptedRuntime::default()),
             cluster: Box::new(ScriptedCluster::answering(Ok(None))),

@@ -23,6 +23,7 @@ use crate::host::clock::FixedClock;
 use crate::host::cluster::{ClusterError, ScriptedCluster};
 use crate::host::files::Files;
 use crate::host::kernel::RecordingKernel;
+use crate::host::kernel_log::ScriptedKernelLog;
 use crate::host::network::{
     Answer, Get, Network, PlainAnswer, PlainRequest, ScriptedNetwork, Trust, Unreachable, UnreachableKind,
 };
@@ -234,6 +235,7 @@ impl Machine {
             programs: Box::new(ScriptedPrograms::default().answering("journalctl", output)),
             units: Box::new(ScriptedUnits::with([(KUBELET, self.kubelet.clone())])),
             kernel: Box::new(RecordingKernel::default()),
+            kernel_log: Box::new(ScriptedKernelLog::default()),
             network: Box::new(Tarpit { offline: self.offline, urls: self.hanging.clone(), script }),
             runtime: Box::new(ScriptedRuntime::default()),
             cluster: Box::new(ScriptedCluster::answering(Err(ClusterError::NoCredential(String::new())))),

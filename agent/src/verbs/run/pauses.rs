@@ -68,12 +68,12 @@ fn growing((first, longest): (Duration, Duration), before: u32) -> Duration {
     first.saturating_mul(1 << before.min(8)).min(longest)
 }
 
-/// Returns when a watched file changed, when it is time for a full look, or when the end is asked for.
+/// Returns when something changed, when it is time for a full look, or when the end is asked for.
 async fn drifted(changed: impl Future<Output = String>, slow: Duration, stop: &Stop) {
     tokio::select! {
         () = stop.sleep(slow) => {}
-        file = changed => {
-            tracing::info!("{file} was changed: looking at everything again");
+        what = changed => {
+            tracing::info!("{what}: looking at everything again");
             stop.sleep(SETTLE).await;
         }
     }
