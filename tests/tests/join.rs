@@ -13,11 +13,7 @@ use gpuk_agent::host::Host;
 use gpuk_agent::host::clock::SystemClock;
 use gpuk_agent::host::cluster::{ClusterError, ScriptedCluster};
 use gpuk_agent::host::files::Files;
-use gpuk_agent::host::kernel::RecordingKernel;
 use gpuk_agent::host::network::RealNetwork;
-use gpuk_agent::host::programs::ScriptedPrograms;
-use gpuk_agent::host::runtime::ScriptedRuntime;
-use gpuk_agent::host::units::ScriptedUnits;
 use gpuk_agent::look::Look;
 use gpuk_agent::step::{Change, Finding, Status, Step};
 use gpuk_agent::steps::join::Join;
@@ -67,15 +63,13 @@ impl Stranger {
         let instance = Instance { cloud: "nocloud", id: "gpu-1".to_owned(), ..Instance::default() };
         let dmi = Dmi { product_uuid: Some(UUID.to_owned()), ..Dmi::default() };
         let facts = Facts { machine_id: "0a".repeat(16), instance: Some(instance), dmi, ..Facts::default() };
+        let cluster = ScriptedCluster::answering(Err(ClusterError::NoCredential(String::new())));
         let host = Host {
             files: Files::below(root.path()).unwrap(),
-            programs: Box::new(ScriptedPrograms::default()),
-            units: Box::new(ScriptedUnits::default()),
-            kernel: Box::new(RecordingKernel::default()),
             network: Box::new(RealNetwork::default()),
-            runtime: Box::new(ScriptedRuntime::default()),
-            cluster: Box::new(ScriptedCluster::answering(Err(ClusterError::NoCredential(String::new())))),
+            cluster: Box::new(cluster),
             clock: Box::new(SystemClock),
+            ..Host::of_fakes(root.path()).unwrap()
         };
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         let start = Instant::now();
