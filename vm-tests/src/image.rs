@@ -4,6 +4,7 @@
 //! configuration, the host name `localhost`, no kernel modules, no kernel
 //! settings, no running kubelet.
 
+mod baked;
 mod overlay;
 mod root;
 
@@ -83,26 +84,45 @@ impl Image {
 
     /// The image of a blank node with another release of Debian.
     pub fn of(parts: &Parts, suite: Suite) -> Result<Self> {
+        Self::made(parts, suite, None)
+    }
+
+    /// The image of a node for GPUs: `agent` bakes Debian 13's own driver and NVIDIA's container toolkit into the blank one. `repository`
+    /// is the folder with the agent's source.
+    pub fn baked(parts: &Parts, agent: &Path, repository: &Path) -> Result<Self> {
+        Self::made(parts, Suite::default(), Some((agent, repository)))
+    }
+
+    fn made(parts: &Parts, suite: Suite, bake: Option<(&Path, &Path)>) -> Result<Self> {
         let cache = parts.cache();
         let programs = [parts.program(Program::Kubelet)?, parts.program(Program::Kubeadm)?];
-        let distribution = root::distribution(cache, &Archive::of_this_machine()?, suite.name(), PACKAGES)?;
+        let toolkit = if bake.is_some() { parts.toolkit()? } else { Vec::new() };
+        let archive = Archive::of_this_machine()?;
+        let distribution = root::distribution(cache, &archive, suite.name(), PACKAGES)?;
         let mut recipe = root::ingredients(Recipe::new().with(distribution.to_string_lossy().as_bytes()));
         recipe = recipe.with(include_str!("image.rs"));
         for program in &programs {
             // Their folder's name is a digest of what they are made from.
             recipe = recipe.with(program.to_string_lossy().as_bytes());
         }
-        let directory = cache.entry(&format!("image-{}", suite.name()), recipe, |directory| {
-            timed(&format!("making the image of a blank node (Debian {})", suite.name()), || {
+        let name = if bake.is_some() { "baked" } else { "image" };
+        if let Some((_, repository)) = bake {
+            recipe = baked::ingredients(recipe, repository, &toolkit)?;
+        }
+        let directory = cache.entry(&format!("{name}-{}", suite.name()), recipe, |directory| {
+            timed(&format!("making the {name} image of a node (Debian {})", suite.name()), || {
                 let root = directory.join("root");
                 root::unpack(&distribution, &root)?;
                 root::customize(&root, &programs)?;
+                if let Some((agent, _)) = bake {
+                    baked::bake(cache, &archive, suite.name(), agent, &toolkit, &root)?;
+                }
                 fs::copy(root::kernel(&root)?, directory.join("vmlinuz")).context("copying the kernel")?;
                 file_system(&root, &directory.join("disk.ext4"))?;
                 fs::remove_dir_all(&root).with_context(|| format!("removing {}", root.display()))
             })
         })?;
-        for (kind, keep) in [("debian", 2), ("image", 3)] {
+        for (kind, keep) in [("debian", 2), ("image", 3), ("baked", 2)] {
             cache.prune(&format!("{kind}-{}", suite.name()), keep)?;
         }
         Ok(Self { cache: cache.clone(), disk: directory.join("disk.ext4"), kernel: directory.join("vmlinuz") })

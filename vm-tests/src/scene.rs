@@ -49,6 +49,13 @@ impl Stage {
         Image::blank(&Parts::open()?)?.with_agent(&agent()?, &repository()?.join("systemd/gpuk-agent.service"))
     }
 
+    /// The image of a node for GPUs, into which the agent itself baked the driver and the container toolkit.
+    pub fn baked_image() -> Result<Image> {
+        Packages::look().install()?;
+        let (agent, repository) = (agent()?, repository()?);
+        Image::baked(&Parts::open()?, &agent, &repository)?.with_agent(&agent, &repository.join("systemd/gpuk-agent.service"))
+    }
+
     /// How a node joins this cluster.
     pub fn way_in(&self) -> Result<WayIn> {
         Ok(WayIn { endpoint: self.cluster.endpoint(), token: self.cluster.token().to_owned(), pin: self.cluster.ca_cert_hash()? })
