@@ -45,7 +45,7 @@ async fn dispatch(cli: &Cli, environment: Vec<(String, String)>) -> Exit {
         },
         verb => match Session::open(common, environment, &show::complain).await {
             Ok(session) => match verb {
-                Verb::Facts => facts::facts(&session, common.json),
+                Verb::Facts => facts::facts(&session, common.json).await,
                 Verb::Plan => plan::plan(&session, common.json).await,
                 Verb::Up => up::up(&session, common.json).await,
                 _ => config::show(&session, matches!(verb, Verb::Config { about: About::Show { origin: true } }), common.json),

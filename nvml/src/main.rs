@@ -19,6 +19,9 @@ fn main() -> ExitCode {
         Ok(document) => document,
         Err(error) => return trouble(&format!("standard output: {error}")),
     };
+    if let Err(error) = helper::confine::end_with_parent() {
+        return trouble(&format!("ending with the parent: {error}"));
+    }
     // Of CUDA more is asked than reading, so it keeps what it was started with.
     if !is_cuda && let Err(error) = helper::confine::give_up_capabilities() {
         return trouble(&format!("giving up capabilities: {error}"));

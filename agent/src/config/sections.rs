@@ -155,6 +155,10 @@ pub struct Gpu {
     pub taints: Vec<Taint>,
     /// Further ones, which something outside the node takes away.
     pub startup_taints: Vec<Taint>,
+    /// The program that looks at NVML; `None` is the one that the agent carries.
+    pub nvml_helper: Option<PathBuf>,
+    /// NVML's library; `None` is the one that the loader finds.
+    pub nvml_library: Option<PathBuf>,
 }
 
 /// Whether something is done.

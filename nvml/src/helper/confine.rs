@@ -3,6 +3,7 @@
 use std::os::fd::OwnedFd;
 
 use rustix::io::{Result, fcntl_dupfd_cloexec};
+use rustix::process::{Signal, set_parent_process_death_signal};
 use rustix::stdio::{dup2_stdout, stderr, stdout};
 use rustix::thread::{CapabilitySet, CapabilitySets, capabilities, set_capabilities, set_no_new_privs};
 
@@ -11,6 +12,11 @@ pub fn standard_output() -> Result<OwnedFd> {
     let document = fcntl_dupfd_cloexec(stdout(), 3)?;
     dup2_stdout(stderr())?;
     Ok(document)
+}
+
+/// Ends with the one who asked, however that one ends: nobody else waits for the answer.
+pub fn end_with_parent() -> Result<()> {
+    set_parent_process_death_signal(Some(Signal::KILL))
 }
 
 /// Gives up every capability but CAP_SYS_ADMIN, for good: no program that is started gets one back (prctl(2), `PR_SET_NO_NEW_PRIVS`).

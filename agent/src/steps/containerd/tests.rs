@@ -13,6 +13,7 @@ use crate::host::Host;
 use crate::host::clock::FixedClock;
 use crate::host::cluster::ScriptedCluster;
 use crate::host::files::Files;
+use crate::host::gpus::ScriptedGpus;
 use crate::host::kernel::RecordingKernel;
 use crate::host::network::ScriptedNetwork;
 use crate::host::programs::{Output, ScriptedPrograms};
@@ -43,6 +44,7 @@ impl Root {
             kernel: Box::new(RecordingKernel::default()),
             network: Box::new(ScriptedNetwork::default()),
             runtime: Box::new(ScriptedRuntime(None)),
+            gpus: Box::new(ScriptedGpus::default()),
             cluster: Box::new(ScriptedCluster::answering(Ok(None))),
             clock: Box::new(FixedClock::at(0)),
         };

@@ -22,6 +22,7 @@ use crate::host::Host;
 use crate::host::clock::FixedClock;
 use crate::host::cluster::{ClusterError, ScriptedCluster};
 use crate::host::files::Files;
+use crate::host::gpus::ScriptedGpus;
 use crate::host::kernel::RecordingKernel;
 use crate::host::network::{
     Answer, Get, Network, PlainAnswer, PlainRequest, ScriptedNetwork, Trust, Unreachable, UnreachableKind,
@@ -236,6 +237,7 @@ impl Machine {
             kernel: Box::new(RecordingKernel::default()),
             network: Box::new(Tarpit { offline: self.offline, urls: self.hanging.clone(), script }),
             runtime: Box::new(ScriptedRuntime(None)),
+            gpus: Box::new(ScriptedGpus::default()),
             cluster: Box::new(ScriptedCluster::answering(Err(ClusterError::NoCredential(String::new())))),
             clock: Box::new(FixedClock::at(self.now)),
         }
