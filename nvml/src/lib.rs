@@ -2,6 +2,8 @@
 
 mod answer;
 mod cuda;
+#[cfg(feature = "helper")]
+pub mod helper;
 mod reading;
 mod return_code;
 

@@ -3,11 +3,10 @@
 //! `gpuk-nvml [--cuda] [LIBRARY]`: LIBRARY is used in place of `libnvidia-ml.so.1` (`libcuda.so.1`). Nothing is kept open: an open NVML
 //! stands in the way of a reset of the GPU and of changes of MIG.
 
-mod helper;
-
 use std::io::Write as _;
 use std::process::ExitCode;
 
+use gpuk_nvml::helper;
 use serde::Serialize;
 
 fn main() -> ExitCode {

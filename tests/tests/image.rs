@@ -94,6 +94,7 @@ fn json_keeps_its_shape() {
             "cgroup",
             "disks",
             "dmi",
+            "driver",
             "gpu",
             "gpus",
             "gpusUnseen",

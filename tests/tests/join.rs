@@ -13,6 +13,7 @@ use gpuk_agent::host::Host;
 use gpuk_agent::host::clock::SystemClock;
 use gpuk_agent::host::cluster::{ClusterError, ScriptedCluster};
 use gpuk_agent::host::files::Files;
+use gpuk_agent::host::gpus::ScriptedGpus;
 use gpuk_agent::host::kernel::RecordingKernel;
 use gpuk_agent::host::network::RealNetwork;
 use gpuk_agent::host::programs::ScriptedPrograms;
@@ -73,6 +74,7 @@ impl Stranger {
             units: Box::new(ScriptedUnits::default()),
             kernel: Box::new(RecordingKernel::default()),
             network: Box::new(RealNetwork::default()),
+            gpus: Box::new(ScriptedGpus::default()),
             runtime: Box::new(ScriptedRuntime(None)),
             cluster: Box::new(ScriptedCluster::answering(Err(ClusterError::NoCredential(String::new())))),
             clock: Box::new(SystemClock),

@@ -4,7 +4,7 @@
 use std::ffi::{CStr, OsStr, c_char, c_int, c_uint, c_void};
 use std::ptr;
 
-use gpuk_nvml::{CudaCheck, CudaDevice, CudaFailure};
+use crate::{CudaCheck, CudaDevice, CudaFailure};
 use libloading::Library;
 
 use super::words;

@@ -3,9 +3,7 @@
 
 use std::mem;
 
-use gpuk_nvml::{
-    ComputeCapability, EccErrors, Fabric, Failure, Gpu, Mode, NvLinks, Range, RecoveryAction, RemappedRows, ReturnCode,
-};
+use crate::{ComputeCapability, EccErrors, Fabric, Failure, Gpu, Mode, NvLinks, Range, RecoveryAction, RemappedRows, ReturnCode};
 use nvml_wrapper_sys::bindings::field_id::NVML_FI_DEV_GET_GPU_RECOVERY_ACTION;
 use nvml_wrapper_sys::bindings::*;
 
@@ -58,8 +56,8 @@ pub fn gpu(nvml: &Nvml, index: u32) -> Result<Gpu, Failure> {
 }
 
 /// An answer that may mean that there is no such thing.
-fn optional<T>(result: Result<Option<T>, Failure>) -> gpuk_nvml::Answer<T> {
-    gpuk_nvml::Answer(answer(result).0.map(Option::flatten))
+fn optional<T>(result: Result<Option<T>, Failure>) -> crate::Answer<T> {
+    crate::Answer(answer(result).0.map(Option::flatten))
 }
 
 /// NVML's pair of switches.
@@ -91,7 +89,7 @@ fn remapped_rows(nvml: &Nvml, device: nvmlDevice_t) -> Result<RemappedRows, Fail
 }
 
 /// The call got its present name with 535; the old one goes on to work.
-fn clock_event_reasons(nvml: &Nvml, device: nvmlDevice_t) -> Result<gpuk_nvml::ClockEventReasons, Failure> {
+fn clock_event_reasons(nvml: &Nvml, device: nvmlDevice_t) -> Result<crate::ClockEventReasons, Failure> {
     let mask = match &nvml.library.nvmlDeviceGetCurrentClocksEventReasons {
         Ok(_) => ask!(nvml.nvmlDeviceGetCurrentClocksEventReasons(device) -> mask: 0),
         Err(_) => ask!(nvml.nvmlDeviceGetCurrentClocksThrottleReasons(device) -> mask: 0),

@@ -1,7 +1,7 @@
 //! A divided GPU is used through its instances, and by itself no more.
 #![allow(unsafe_code, reason = "the calls of `nvml.rs`")]
 
-use gpuk_nvml::{Answer, Failure, Mig, MigInstance, ReturnCode};
+use crate::{Answer, Failure, Mig, MigInstance, ReturnCode};
 use nvml_wrapper_sys::bindings::nvmlDevice_t;
 
 use super::gpu::mode;

@@ -3,7 +3,7 @@
 
 use std::ffi::{CStr, OsStr, c_char};
 
-use gpuk_nvml::{Answer, Failure, Printed, Reading, ReturnCode};
+use crate::{Answer, Failure, Printed, Reading, ReturnCode};
 use nvml_wrapper_sys::bindings::{NvmlLib, nvmlReturn_t};
 
 use super::{gpu, words};

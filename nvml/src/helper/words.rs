@@ -1,6 +1,6 @@
 //! NVML's numbers (nvml.h of CUDA 13) in words; an unknown number stays a number.
 
-use gpuk_nvml::{ClockEventReasons, FabricState, RecoveryAction};
+use crate::{ClockEventReasons, FabricState, RecoveryAction};
 use nvml_wrapper_sys::bindings::*;
 
 /// The generation, e.g. `turing`.

@@ -1,6 +1,6 @@
 //! A program that another one carries must be a file before it can be started, and not every machine lets programs start from everywhere.
 //!
-//! A file in the state directory comes first: a program that is in memory only looks like an attack to those who watch for that (Falco,
+//! A file comes first, in the state directory where there is one (a look makes none on a machine that the agent does not keep): a program that is in memory only looks like an attack to those who watch for that (Falco,
 //! "Fileless execution"), and `vm.memfd_noexec=2` forbids it. A `noexec` mount forbids the file.
 
 use std::fs::File;
@@ -21,10 +21,13 @@ use crate::host::files::Files;
 /// The helper, packed by gzip; empty where the build had none.
 const EMBEDDED: &[u8] = include_bytes!(env!("GPUK_NVML_HELPER_FILE"));
 
-/// Where it is kept from boot to boot.
+/// Where the agent keeps what outlives a boot.
+const STATE: &str = "/var/lib/gpuk-agent";
+
+/// Where the helper is kept from boot to boot.
 const KEPT: &str = "/var/lib/gpuk-agent/helper";
 
-/// Where it is put when it can be started neither from there nor from memory.
+/// Where it is put for this boot.
 const RUNTIME: &str = "/run/gpuk-agent/helper";
 
 /// `MFD_EXEC` of linux/memfd.h: the file is to be a program.
@@ -55,7 +58,8 @@ pub(super) fn start_carried(files: &Files, program: &[u8], library: Option<&Path
         let memory = in_memory(program).context("a file in memory")?;
         spawn(&path_of(&memory), library).context("a file in memory")
     };
-    from_file(KEPT)
+    let kept = || if files.exists(Path::new(STATE))? { from_file(KEPT) } else { from_file(RUNTIME) };
+    kept()
         .or_else(|first| from_memory().map_err(|second| vec![first, second]))
         .or_else(|former| from_file(RUNTIME).map_err(|last| former.into_iter().chain([last]).collect::<Vec<_>>()))
         .map_err(|errors| {

@@ -110,6 +110,7 @@ async fn started_from(root: &Path) -> Result<PathBuf, HelperTrouble> {
 async fn the_helper_is_kept_in_the_state_directory_and_replaced_when_it_is_another_one() {
     let root = tempfile::tempdir().unwrap();
     let directory = root.path().canonicalize().unwrap().join("var/lib/gpuk-agent/helper");
+    std::fs::create_dir_all(directory.parent().unwrap()).unwrap();
     let first = started_from(root.path()).await.unwrap();
     assert_eq!(first.parent(), Some(directory.as_path()));
     assert_eq!(std::fs::metadata(&first).unwrap().permissions().mode() & 0o7777, 0o500);
@@ -122,6 +123,14 @@ async fn the_helper_is_kept_in_the_state_directory_and_replaced_when_it_is_anoth
     assert_eq!(started_from(root.path()).await.unwrap(), first, "what somebody changed is put right");
     let names: Vec<_> = std::fs::read_dir(&directory).unwrap().map(|entry| entry.unwrap().path()).collect();
     assert_eq!(names, [first], "the former one is gone");
+}
+
+#[tokio::test]
+async fn on_a_machine_that_the_agent_does_not_keep_nothing_of_it_outlives_the_boot() {
+    let root = tempfile::tempdir().unwrap();
+    let from = started_from(root.path()).await.unwrap();
+    assert_eq!(from.parent(), Some(root.path().canonicalize().unwrap().join("run/gpuk-agent/helper").as_path()));
+    assert!(!root.path().join("var").exists());
 }
 
 #[tokio::test]
