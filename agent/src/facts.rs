@@ -2,6 +2,7 @@
 
 mod gather;
 pub mod gpu;
+pub mod loaded_module;
 pub mod marks;
 mod models;
 pub mod pci;

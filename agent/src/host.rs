@@ -6,6 +6,7 @@ pub mod apply;
 pub mod clock;
 pub mod cluster;
 pub mod files;
+pub mod gpus;
 pub mod kernel;
 pub mod kernel_log;
 pub mod network;
@@ -37,6 +38,8 @@ pub struct Host {
     pub runtime: Box<dyn runtime::ContainerRuntime>,
     /// The API server, with the node's own credential.
     pub cluster: Box<dyn cluster::Cluster>,
+    /// NVML.
+    pub gpus: Box<dyn gpus::Gpus>,
     /// Time.
     pub clock: Box<dyn clock::Clock>,
 }
@@ -53,6 +56,7 @@ impl Host {
             network: Box::new(network::RealNetwork::default()),
             runtime: Box::new(runtime::CriSocket),
             cluster: Box::new(cluster::ApiServer::new(&files)),
+            gpus: Box::new(gpus::RealGpus::new(&files)),
             clock: Box::new(clock::SystemClock),
             files,
         })
@@ -69,6 +73,7 @@ impl Host {
             network: Box::new(network::ScriptedNetwork::default()),
             runtime: Box::new(runtime::ScriptedRuntime::default()),
             cluster: Box::new(cluster::ScriptedCluster::answering(Ok(None))),
+            gpus: Box::new(gpus::ScriptedGpus::default()),
             clock: Box::new(clock::FixedClock::at(0)),
         })
     }

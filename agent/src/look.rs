@@ -12,6 +12,7 @@ use crate::facts::Facts;
 use crate::host::Host;
 use crate::host::cluster::{ClusterError, Node};
 use crate::host::files::SeekableFile;
+use crate::host::gpus::GpuReading;
 use crate::host::kernel_log::Record;
 use crate::host::network::{Answer, Get, PlainAnswer, PlainRequest, Unreachable};
 use crate::host::programs::{Output, Question};
@@ -151,6 +152,12 @@ impl<'a> Look<'a> {
     /// The handler of a RuntimeClass, or `None` when there is none of that name; asked for with the node's own credential.
     pub async fn runtime_class(&self, name: &str) -> Result<Option<String>, ClusterError> {
         self.host.cluster.runtime_class(name).await
+    }
+
+    /// What NVML says of the GPUs, where the kernel module is loaded. It can take a minute.
+    pub async fn gpus(&self) -> Result<GpuReading> {
+        let gpu = &self.config.gpu;
+        self.host.gpus.look(gpu.nvml_helper.as_deref(), gpu.nvml_library.as_deref()).await
     }
 
     /// The wall clock.

@@ -48,7 +48,7 @@ async fn dispatch(cli: &Cli, environment: Vec<(String, String)>) -> Exit {
         },
         verb => match Session::open(common, environment, &show::complain).await {
             Ok(session) => match verb {
-                Verb::Facts => facts::facts(&session, common.json),
+                Verb::Facts => facts::facts(&session, common.json).await,
                 Verb::Plan => plan::plan(&session, common.json).await,
                 Verb::Reset { steps, dry_run } => reset::reset(&session, steps, *dry_run, common.json).await,
                 Verb::Up => up::up(&session, common.json).await,

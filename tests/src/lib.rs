@@ -2,6 +2,8 @@
 
 #![allow(clippy::unwrap_used, clippy::panic, reason = "only tests call this, and a panic is how a test fails")]
 
+pub mod nvml;
+
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 

@@ -96,6 +96,7 @@ fn json_keeps_its_shape() {
             "cgroup",
             "disks",
             "dmi",
+            "driver",
             "gpu",
             "gpus",
             "gpusUnseen",

@@ -301,6 +301,16 @@ pub static KEYS: &[Key] = &[
     },
     Key {
         kind: Kind::Text("a path from the root", absolute_path),
+        documentation: "The program that looks at NVML; without it the one inside of the agent, for which some place must allow programs.",
+        ..key("gpu", "nvml-helper", "\"/usr/libexec/gpuk-nvml\"")
+    },
+    Key {
+        kind: Kind::Text("a path from the root", absolute_path),
+        documentation: "NVML's library; without it the one that the dynamic loader finds.",
+        ..key("gpu", "nvml-library", "\"/run/nvidia/driver/usr/lib/x86_64-linux-gnu/libnvidia-ml.so.1\"")
+    },
+    Key {
+        kind: Kind::Text("a path from the root", absolute_path),
         default: Some("/run/containerd/containerd.sock"),
         documentation: "Socket of containerd.",
         ..key("containerd", "socket", "\"/run/containerd/containerd.sock\"")

@@ -161,6 +161,10 @@ pub struct Gpu {
     pub driver: Driver,
     /// What hands them to containers.
     pub toolkit: Toolkit,
+    /// The program that looks at NVML; `None` is the one that the agent carries.
+    pub nvml_helper: Option<PathBuf>,
+    /// NVML's library; `None` is the one that the loader finds.
+    pub nvml_library: Option<PathBuf>,
 }
 
 /// Whether something is done.

@@ -1,9 +1,12 @@
 //! Everything that the agent decides rests on what it knows of the machine: here it is, with where each thing came from.
 
+mod driver;
+
 use std::time::Duration;
 
 use serde::Serialize;
 
+use self::driver::Driver;
 use crate::cli::Exit;
 use crate::facts::{Facts, Gpu, Instance, SourceTiming};
 use crate::identity;
@@ -24,14 +27,16 @@ struct Report<'a> {
     role: Answer,
     /// Why the node may be to be something else, and what to type.
     unknown: Option<Finding>,
+    /// What the loaded driver says, where one is loaded.
+    driver: Option<Driver>,
     #[serde(flatten)]
     facts: &'a Facts,
 }
 
 /// Prints everything known. Exit 3 when something could not be looked at, and that of every other verb when it is unknown what the node
 /// is to be.
-pub fn facts(session: &Session, json: bool) -> Exit {
-    let report = report(session);
+pub async fn facts(session: &Session, json: bool) -> Exit {
+    let report = report(session, driver::driver(session.look()).await);
     if json {
         print_json(&report);
     } else {
@@ -39,17 +44,18 @@ pub fn facts(session: &Session, json: bool) -> Exit {
     }
     match &session.unknown {
         Some(unknown) => unknown.exit(),
-        None if session.facts.unseen.is_empty() => Exit::Fine,
+        None if session.facts.unseen.is_empty() && report.driver.as_ref().is_none_or(Driver::was_seen) => Exit::Fine,
         None => Exit::Unseen,
     }
 }
 
-fn report(session: &Session) -> Report<'_> {
+fn report(session: &Session, driver: Option<Driver>) -> Report<'_> {
     let facts = &session.facts;
     Report {
         node: identity::name(session.look()),
         role: role::answer(&session.config, &session.settings, facts),
         unknown: session.unknown.as_ref().map(Unknown::finding),
+        driver,
         facts,
     }
 }
@@ -94,6 +100,9 @@ fn human(report: &Report<'_>, style: Style) -> String {
     }
     for nvswitch in &facts.nvswitches {
         table.row("nvswitch", &format!("at {nvswitch}"), "/sys/bus/pci/devices");
+    }
+    if let Some(driver) = &report.driver {
+        driver.rows(&mut table);
     }
     for unseen in &facts.unseen {
         table.row("not seen", unseen, "");
@@ -183,7 +192,7 @@ mod tests {
     }
 
     fn shown(facts: Facts) -> String {
-        human(&report(&session(facts, None)), Style::default())
+        human(&report(&session(facts, None), None), Style::default())
     }
 
     #[test]
@@ -209,17 +218,17 @@ mod tests {
         assert!(switched.contains("nvswitch     at 0000:05:00.0"), "{switched}");
     }
 
-    #[test]
-    fn while_the_platform_is_silent_the_role_is_not_known() {
+    #[tokio::test]
+    async fn while_the_platform_is_silent_the_role_is_not_known() {
         let silent = Trouble::Unreachable { url: "http://169.254.169.254/latest".to_owned(), why: "no answer".to_owned() };
         for (trouble, exit) in [(silent, Exit::Waiting), (Trouble::Unreadable("a page".to_owned()), Exit::Broken)] {
             let session = session(Facts::default(), Some(Unknown::new(About::Metadata, trouble)));
-            let report = report(&session);
+            let report = report(&session, None);
             let (json, text) = (serde_json::to_value(&report).unwrap(), human(&report, Style::default()));
             assert!(json["unknown"]["code"].as_str().unwrap().starts_with("metadata-"), "{json}");
             assert!(text.contains("role         not known") && text.contains("[cloud]"), "{text}");
-            assert_eq!((facts(&session, true), crate::verbs::config::show(&session, true, true)), (exit, exit));
+            assert_eq!((facts(&session, true).await, crate::verbs::config::show(&session, true, true)), (exit, exit));
         }
-        assert_eq!(facts(&session(Facts::default(), None), true), Exit::Fine);
+        assert_eq!(facts(&session(Facts::default(), None), true).await, Exit::Fine);
     }
 }

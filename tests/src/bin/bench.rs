@@ -16,6 +16,9 @@ use nix::unistd::Pid;
 
 const AGENT: &str = "target/dist/gpuk-agent";
 
+/// The NVML helper as the agent carries it.
+const HELPER: &str = "target/dist/gpuk-nvml.gz";
+
 /// How many runs the least is taken of.
 const RUNS: usize = 20;
 
@@ -124,6 +127,16 @@ fn bench() -> Result<bool> {
         let endpoint = format!("cloud.endpoint={}", service.url());
         let facts = measure(&[agent, "--set", "cloud.name=ec2", "--set", &endpoint, "facts", "--json"], || Ok(()))?;
         table.row("facts of this machine, cloud beside it: wall", 50.0, millis(facts.wall), "ms");
+
+        let helper = root.join("gpuk-nvml");
+        let unpacked = Command::new("gzip").args(["--decompress", "--stdout", HELPER]).output()?;
+        ensure!(unpacked.status.success(), "unpacking {HELPER}: {}", String::from_utf8_lossy(&unpacked.stderr));
+        std::fs::write(&helper, unpacked.stdout)?;
+        std::fs::set_permissions(&helper, std::os::unix::fs::PermissionsExt::from_mode(0o500))?;
+        let library = integration::nvml::library(&root, "h200");
+        let look = [&helper, &library].map(|path| path.to_str().unwrap_or_default());
+        let look = measure(&look, || Ok(()))?;
+        table.row("a look at 8 stand-ins for GPUs, start to end: wall", 15.0, millis(look.wall), "ms");
 
         let (memory, share) = idle(agent, &root)?;
         table.row("run, idle: memory", 10.0, mebi(memory), "MiB");

@@ -13,6 +13,7 @@ use crate::host::Host;
 use crate::host::clock::FixedClock;
 use crate::host::cluster::ScriptedCluster;
 use crate::host::files::Files;
+use crate::host::gpus::ScriptedGpus;
 use crate::host::kernel::RecordingKernel;
 use crate::host::kernel_log::ScriptedKernelLog;
 use crate::host::network::ScriptedNetwork;
@@ -45,6 +46,7 @@ impl Root {
             kernel_log: Box::new(ScriptedKernelLog::default()),
             network: Box::new(ScriptedNetwork::default()),
             runtime: Box::new(ScriptedRuntime::default()),
+            gpus: Box::new(ScriptedGpus::default()),
             cluster: Box::new(ScriptedCluster::answering(Ok(None))),
             clock: Box::new(FixedClock::at(0)),
         };

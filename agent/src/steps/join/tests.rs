@@ -22,6 +22,7 @@ use crate::host::Host;
 use crate::host::clock::FixedClock;
 use crate::host::cluster::{ClusterError, ScriptedCluster};
 use crate::host::files::Files;
+use crate::host::gpus::ScriptedGpus;
 use crate::host::kernel::RecordingKernel;
 use crate::host::kernel_log::ScriptedKernelLog;
 use crate::host::network::{
@@ -238,6 +239,7 @@ impl Machine {
             kernel_log: Box::new(ScriptedKernelLog::default()),
             network: Box::new(Tarpit { offline: self.offline, urls: self.hanging.clone(), script }),
             runtime: Box::new(ScriptedRuntime::default()),
+            gpus: Box::new(ScriptedGpus::default()),
             cluster: Box::new(ScriptedCluster::answering(Err(ClusterError::NoCredential(String::new())))),
             clock: Box::new(FixedClock::at(self.now)),
         }

@@ -1,0 +1,168 @@
+//! NVML hangs, crashes and holds GPUs open, so it is asked by a child that carries its library, and killed when it takes too long.
+//!
+//! Without the kernel module there is nothing to ask, and as root the library would make `/dev/nvidiactl` all the same; so the child is
+//! started only where `/proc/driver/nvidia/version` exists.
+
+mod child;
+mod helper;
+#[cfg(test)]
+mod tests;
+
+use std::cell::RefCell;
+use std::fmt;
+use std::path::Path;
+use std::time::Duration;
+
+use anyhow::Result;
+use async_trait::async_trait;
+use gpuk_nvml::{Failure, Printed, Reading};
+use serde::{Serialize, Serializer};
+
+use super::files::Files;
+
+/// Exists while the kernel module is loaded (NVIDIA driver README, "Using the /proc File System Interface").
+pub const LOADED_MODULE: &str = "/proc/driver/nvidia/version";
+
+/// Without persistence mode NVML initialises every GPU first, which takes 1 to 3 s each; machines have up to 16.
+const LIMIT: Duration = Duration::from_secs(60);
+
+/// What NVML says of this machine's GPUs.
+#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub enum GpuReading {
+    /// The kernel module is not loaded, so nothing was asked.
+    #[default]
+    NoDriver,
+    /// NVML answered.
+    Reading(Box<Reading>),
+    /// NVML as a whole did not answer, and said why.
+    Failed(Failure),
+    /// NVML could not be asked, or did not say anything.
+    NotAsked(HelperTrouble),
+}
+
+/// Why the helper brought no answer.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum HelperTrouble {
+    /// This agent was built without it.
+    NotEmbedded,
+    /// It could not be started from any place; each with its reason.
+    CannotStart(String),
+    /// It was killed at its limit.
+    Hung(Duration),
+    /// Killed, but not dead: the kernel does not let go of this process (state D), a former look's or this one's.
+    Stuck(u32),
+    /// A signal ended it, e.g. `SIGSEGV`.
+    Crashed(String),
+    /// It ended with this exit status; the last words it said.
+    Exited(i32, String),
+    /// What it printed was not what it should; what is wrong with it.
+    Nonsense(String),
+}
+
+impl fmt::Display for HelperTrouble {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::NotEmbedded => write!(f, "this agent was built without the NVML helper"),
+            Self::CannotStart(why) => write!(f, "the NVML helper cannot be started: {why}"),
+            Self::Hung(limit) => write!(f, "NVML did not answer within {} s; the helper was killed", limit.as_secs()),
+            Self::Stuck(process) => write!(f, "the NVML helper (process {process}) hangs in the kernel and cannot be killed"),
+            Self::Crashed(signal) => write!(f, "NVML crashed the helper ({signal})"),
+            Self::Exited(code, said) if said.is_empty() => write!(f, "the NVML helper ended with status {code}"),
+            Self::Exited(code, said) => write!(f, "the NVML helper ended with status {code}: {said}"),
+            Self::Nonsense(why) => write!(f, "the NVML helper printed something else than an answer: {why}"),
+        }
+    }
+}
+
+impl std::error::Error for HelperTrouble {}
+
+impl Serialize for HelperTrouble {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+/// Asking NVML.
+#[async_trait(?Send)]
+pub trait Gpus {
+    /// One look. `helper` is used in place of the program that the agent carries, `library` in place of the `libnvidia-ml.so.1` that the
+    /// loader finds.
+    async fn look(&self, helper: Option<&Path>, library: Option<&Path>) -> Result<GpuReading>;
+}
+
+/// The GPUs of this machine.
+pub struct RealGpus {
+    files: Files,
+    limit: Duration,
+    /// A child that was killed and did not die.
+    stuck: RefCell<Option<tokio::process::Child>>,
+}
+
+impl RealGpus {
+    /// The GPUs of the machine whose files these are; an image has none.
+    pub fn new(files: &Files) -> Self {
+        Self { files: files.clone(), limit: LIMIT, stuck: RefCell::new(None) }
+    }
+
+    /// The same with another limit.
+    #[must_use]
+    pub fn with_limit(self, limit: Duration) -> Self {
+        Self { limit, ..self }
+    }
+
+    /// A former child that is still there, unless it has died in the meantime.
+    fn still_stuck(&self) -> Option<u32> {
+        let mut stuck = self.stuck.borrow_mut();
+        if let Some(Ok(None)) = stuck.as_mut().map(tokio::process::Child::try_wait) {
+            return stuck.as_ref().and_then(tokio::process::Child::id);
+        }
+        *stuck = None;
+        None
+    }
+
+    async fn printed(&self, helper: Option<&Path>, library: Option<&Path>) -> Result<Vec<u8>, HelperTrouble> {
+        // One that hangs in the kernel is not joined by a second one at every look.
+        if let Some(process) = self.still_stuck() {
+            return Err(HelperTrouble::Stuck(process));
+        }
+        let mut child = helper::start(&self.files, helper, library)?;
+        let printed = child::printed(&mut child, self.limit).await;
+        if printed.is_err()
+            && let Some(process) = child::end(&mut child).await
+        {
+            *self.stuck.borrow_mut() = Some(child);
+            return Err(HelperTrouble::Stuck(process));
+        }
+        printed
+    }
+}
+
+#[async_trait(?Send)]
+impl Gpus for RealGpus {
+    async fn look(&self, helper: Option<&Path>, library: Option<&Path>) -> Result<GpuReading> {
+        if !self.files.is_running_system() || !self.files.exists(Path::new(LOADED_MODULE))? {
+            return Ok(GpuReading::NoDriver);
+        }
+        let printed = match self.printed(helper, library).await {
+            Ok(printed) => printed,
+            Err(trouble) => return Ok(GpuReading::NotAsked(trouble)),
+        };
+        Ok(match serde_json::from_slice(&printed) {
+            Ok(Printed::Reading(reading)) => GpuReading::Reading(Box::new(reading)),
+            Ok(Printed::Failed(failure)) => GpuReading::Failed(failure),
+            Err(error) => GpuReading::NotAsked(HelperTrouble::Nonsense(error.to_string())),
+        })
+    }
+}
+
+/// A fake: answers the same at every look.
+#[derive(Default)]
+pub struct ScriptedGpus(pub GpuReading);
+
+#[async_trait(?Send)]
+impl Gpus for ScriptedGpus {
+    async fn look(&self, _helper: Option<&Path>, _library: Option<&Path>) -> Result<GpuReading> {
+        Ok(self.0.clone())
+    }
+}

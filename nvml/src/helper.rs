@@ -1,0 +1,8 @@
+//! The libraries of the driver are code that nobody here has read: they are called in a process of its own, with little that it may do.
+
+pub mod confine;
+pub mod cuda;
+mod gpu;
+mod mig;
+pub mod nvml;
+mod words;
