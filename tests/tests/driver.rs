@@ -31,6 +31,7 @@ struct Image {
 
 impl Image {
     fn new(version: &str) -> Result<Self> {
+        vm_tests::Packages::of_archives().install()?;
         let folder = tempfile::tempdir()?;
         let (none, place): (Option<&str>, _) = (None, folder.path());
         unshare(CloneFlags::CLONE_NEWNS).context("a mount namespace (root only)")?;

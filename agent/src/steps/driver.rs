@@ -18,7 +18,7 @@ mod tests;
 use anyhow::Result;
 use async_trait::async_trait;
 
-use crate::config::{Enabled, Role};
+use crate::config::Enabled;
 use crate::host::apply::Failure;
 use crate::look::Look;
 use crate::step::{Change, Finding, Lane, Stage, Status, Step};
@@ -92,7 +92,7 @@ impl Step for Driver {
 /// Why the machine needs no driver, or none yet.
 pub(super) fn without_gpus(look: Look<'_>) -> Option<String> {
     let config = &look.config.gpu;
-    if config.enabled == Enabled::Never || look.config.node.role == Role::Observed {
+    if config.enabled == Enabled::Never {
         return Some("GPUs are left alone (gpu.enabled)".to_owned());
     }
     if !look.running_system() {
