@@ -34,6 +34,9 @@ const PACKET_FILTERS: &[(&str, &str)] = &[
     ("portmap", "containernetworking-plugins"),
 ];
 
+/// What makes and signs a package archive.
+const ARCHIVES: &[(&str, &str)] = &[("gpg", "gpg"), ("gpgconf", "gpgconf"), ("dpkg-scanpackages", "dpkg-dev")];
+
 /// QEMU's programs and their packages.
 const QEMU: &[(&str, &str)] = &[("qemu-system-x86_64", "qemu-system-x86"), ("qemu-img", "qemu-utils")];
 
@@ -65,6 +68,11 @@ impl Packages {
     /// Looks only for what tests with packet filters need.
     pub fn of_packet_filters() -> Self {
         Self { missing: missing_of(PACKET_FILTERS), qemu: Vec::new() }
+    }
+
+    /// Looks only for what tests with a package archive of their own need.
+    pub fn of_archives() -> Self {
+        Self { missing: missing_of(ARCHIVES), qemu: Vec::new() }
     }
 
     /// The packages that are missing or too old.

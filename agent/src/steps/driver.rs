@@ -18,7 +18,7 @@ mod tests;
 use anyhow::Result;
 use async_trait::async_trait;
 
-use crate::config::{Enabled, Role};
+use crate::config::Enabled;
 use crate::host::apply::Failure;
 use crate::look::Look;
 use crate::step::{Change, Finding, Lane, Stage, Status, Step, Watched};
@@ -97,7 +97,7 @@ pub(super) fn without_gpus(look: Look<'_>) -> Option<String> {
 /// Why the machine needs nothing for GPUs, or not yet, where a section says of its part that it is installed so.
 pub(super) fn left_alone(look: Look<'_>, section: &str, install: Enabled) -> Option<String> {
     let config = &look.config.gpu;
-    if config.enabled == Enabled::Never || look.config.node.role == Role::Observed {
+    if config.enabled == Enabled::Never {
         return Some("GPUs are left alone (gpu.enabled)".to_owned());
     }
     if !look.running_system() {

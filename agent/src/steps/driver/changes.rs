@@ -27,7 +27,7 @@ pub const INSTALL_LIMIT: Duration = Duration::from_secs(45 * 60);
 const UPDATE_LIMIT: Duration = Duration::from_secs(300);
 
 /// How long apt waits for another process's lock, in seconds; after that the step waits.
-const LOCK_TIMEOUT: &str = "DPkg::Lock::Timeout=60";
+const LOCK_TIMEOUT: &str = "DPkg::Lock::Timeout=10";
 
 /// Every part of the driver, whatever the distribution calls it. The toolkit has other versions, which no pin of the driver matches.
 const PARTS: &str = "*nvidia* libcuda1 libnvcuvid1";

@@ -117,7 +117,7 @@ async fn a_bare_machine_gets_what_is_decided_and_the_plan_says_why() {
     assert!(pin.ends_with("Package: *nvidia* libcuda1 libnvcuvid1\nPin: version 550.*\nPin-Priority: 1001\n"), "{pin}");
     assert!(written(&changes, "/etc/modprobe.d/gpuk-agent-nouveau.conf").contains("blacklist nova_core"));
     let lines = lines(&changes);
-    let apt = "run env DEBIAN_FRONTEND=noninteractive NEEDRESTART_SUSPEND=1 apt-get --yes --option DPkg::Lock::Timeout=60 \
+    let apt = "run env DEBIAN_FRONTEND=noninteractive NEEDRESTART_SUSPEND=1 apt-get --yes --option DPkg::Lock::Timeout=10 \
         --option Dpkg::Options::=--force-confold";
     assert_eq!(lines[1], "run update-initramfs -u -k all");
     assert_eq!(lines[3], format!("{apt} --option APT::Update::Error-Mode=any update"));
