@@ -84,7 +84,8 @@ fn up(agent: &Path, root: &Path, downloads: &Path) -> Result<Value> {
         mount --bind \"$2\" \"$1/var/cache/apt/archives\"; agent=$0; root=$1; shift 2; exec \"$agent\" --root \"$root\" --json up \"$@\"";
     let mut command = Command::new("unshare");
     command.args(["--mount", "--propagation=private", "sh", "-e", "-c", script]).arg(agent).arg(root).arg(downloads);
-    command.args(SETTINGS.iter().flat_map(|setting| ["--set", setting])).env("PATH", administrators_path());
+    command.args(SETTINGS.iter().flat_map(|setting| ["--set", setting])).env_clear();
+    command.env("PATH", administrators_path());
     let said = run(&mut command, LIMIT).context("the agent did not finish the image")?;
     serde_json::from_str(&said).with_context(|| format!("the agent said no JSON: {said}"))
 }
