@@ -3,9 +3,9 @@
 use crate::config::Role;
 use crate::step::Step;
 use crate::steps::{
-    allocatable::Allocatable, cdi::Cdi, containerd::Containerd, driver::Driver, gpu_faults::GpuFaults, hostname::Hostname,
-    identity::OwnIdentity, join::Join, kernel::Kernel, kubelet::Kubelet, modules::Modules, node::Node, observed::Observed,
-    redirects::Redirects, toolkit::Toolkit, trial::Trial,
+    allocatable::Allocatable, cdi::Cdi, containerd::Containerd, driver::Driver, gpu_faults::GpuFaults, gpus::Gpus,
+    hostname::Hostname, identity::OwnIdentity, join::Join, kernel::Kernel, kubelet::Kubelet, modules::Modules, node::Node,
+    observed::Observed, redirects::Redirects, toolkit::Toolkit, trial::Trial,
 };
 
 /// Every step of a role, in order. A step comes after those it needs. A node that someone else manages is only looked at.
@@ -25,6 +25,7 @@ pub fn steps(role: Role) -> Vec<Box<dyn Step>> {
         Box::new(Driver),
         Box::new(Modules),
         Box::new(GpuFaults),
+        Box::new(Gpus),
         Box::new(Toolkit),
         Box::new(Cdi),
         Box::new(Trial),

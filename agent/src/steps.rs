@@ -5,6 +5,7 @@ pub mod cdi;
 pub mod containerd;
 pub mod driver;
 pub mod gpu_faults;
+pub mod gpus;
 pub mod hostname;
 pub mod identity;
 pub mod join;
