@@ -153,7 +153,7 @@ fn a_truncated_package_is_not_installed() -> Result<()> {
 fn another_process_with_the_lock_is_waited_for() -> Result<()> {
     let image = Image::new(OLD)?;
     let file = OpenOptions::new().write(true).create(true).truncate(false).open(image.root.join("var/lib/dpkg/lock-frontend"))?;
-    let lock = libc_lock();
+    let lock = write_lock();
     fcntl(&file, FcntlArg::F_SETLK(&lock)).with_context(|| format!("locking file {}", file.as_raw_fd()))?;
     let step = image.up()?;
     ensure!(step["verdict"] == "waiting" && code(&step) == "package-lock-held", "{step:#}");
@@ -163,7 +163,7 @@ fn another_process_with_the_lock_is_waited_for() -> Result<()> {
 }
 
 /// The whole file, as dpkg locks it.
-fn libc_lock() -> nix::libc::flock {
+fn write_lock() -> nix::libc::flock {
     nix::libc::flock { l_type: nix::libc::F_WRLCK as i16, l_whence: 0, l_start: 0, l_len: 0, l_pid: 0 }
 }
 

@@ -17,7 +17,7 @@ use crate::host::apply::Failure;
 use crate::look::Look;
 use crate::step::{Change, Command, Finding, Lane, Stage, Status, Step};
 
-/// The modules that containers need: the driver, unified memory, and what the first two of X and Vulkan sit on.
+/// The modules that containers need (the driver, unified memory, and modes, which Vulkan asks for), and the sign that each is loaded.
 const MODULES: [(&str, &str); 3] = [
     ("nvidia", "/sys/module/nvidia"),
     ("nvidia-uvm", "/sys/module/nvidia_uvm"),
