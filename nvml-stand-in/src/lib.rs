@@ -11,6 +11,7 @@
 mod cuda;
 mod described;
 mod gpu;
+mod toolkit;
 
 use std::ffi::{c_char, c_int, c_uint};
 

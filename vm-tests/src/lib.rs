@@ -13,6 +13,7 @@ pub mod image;
 pub mod ingress;
 pub mod machine;
 pub mod network;
+pub mod nvml;
 pub mod oci;
 pub mod packages;
 pub mod parts;

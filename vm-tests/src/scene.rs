@@ -84,7 +84,7 @@ impl WayIn {
 }
 
 /// The repository's root folder.
-fn repository() -> Result<PathBuf> {
+pub fn repository() -> Result<PathBuf> {
     // Cargo tells a program that it runs; a program that was started by hand remembers.
     let package = std::env::var_os("CARGO_MANIFEST_DIR").map_or_else(|| PathBuf::from(env!("CARGO_MANIFEST_DIR")), PathBuf::from);
     Ok(package.parent().context("the package lies in the root folder")?.to_owned())
