@@ -23,10 +23,20 @@ pub struct LoadedModule {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Flavour {
-    /// Built from published source; for Turing and later.
+    /// Built from published source; they need the GPU System Processor, which came with Turing.
     Open,
     /// For all GPUs up to Hopper.
     Proprietary,
+}
+
+impl Flavour {
+    /// As NVIDIA and the configuration call it.
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Open => "open",
+            Self::Proprietary => "proprietary",
+        }
+    }
 }
 
 /// A GPU as the kernel module knows it. What it does not say (yet) is `None`.

@@ -10,8 +10,8 @@ use anyhow::Result;
 use async_trait::async_trait;
 
 use super::driver::without_gpus;
-use super::modules::loaded_version;
 use crate::config::yaml_text;
+use crate::facts::loaded_module::loaded_module;
 use crate::host::apply::Failure;
 use crate::look::Look;
 use crate::step::{Change, Command, Finding, Lane, Stage, Status, Step, UnitVerb, Watched};
@@ -68,18 +68,18 @@ impl Step for Cdi {
         if let Some(why) = without_gpus(look) {
             return Ok(Status::Ready(why));
         }
-        let Some(loaded) = loaded_version(look)? else {
+        let Some(loaded) = loaded_module(look)? else {
             return Ok(Status::Waiting(Finding::new(
                 "driver-not-loaded",
                 "Without a driver there is nothing that containers could be given",
-                "there is no /sys/module/nvidia/version",
+                "there is no /proc/driver/nvidia/version",
                 "gpuk-agent doctor   (the step modules says what keeps it from loading)",
             )));
         };
         let specification = of_gpus(look)?;
         let wrong = match &specification {
             None => Some(format!("no specification of {KIND} in {}", DIRECTORIES.join(" or "))),
-            Some((path, text)) => wrong(look, text, &loaded)?.map(|wrong| format!("{path}: {wrong}")),
+            Some((path, text)) => wrong(look, text, &loaded.version)?.map(|wrong| format!("{path}: {wrong}")),
         };
         match (wrong, specification) {
             (Some(why), _) => Ok(Status::pending(why, generate(look).await?)),

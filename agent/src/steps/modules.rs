@@ -13,6 +13,7 @@ use async_trait::async_trait;
 
 use super::driver::{present::Present, without_gpus};
 use crate::facts::Gpu;
+use crate::facts::loaded_module::loaded_module;
 use crate::host::apply::Failure;
 use crate::look::Look;
 use crate::step::{Change, Command, Finding, Lane, Stage, Status, Step};
@@ -70,7 +71,7 @@ impl Step for Modules {
             }
         }
         let present = Present::look(look)?;
-        let loaded = loaded_version(look)?;
+        let loaded = loaded_module(look)?.map(|module| module.version);
         // Modules of another version than the libraries' are not joined by more of them.
         if let (Some(loaded), Some(library)) = (&loaded, &present.version)
             && loaded != library
@@ -108,17 +109,11 @@ fn run(words: &[&str]) -> Change {
     Change::Run(command)
 }
 
-/// The version of the module that is loaded.
-pub(super) fn loaded_version(look: Look<'_>) -> Result<Option<String>> {
-    let version = look.text("/sys/module/nvidia/version")?.map(|text| text.trim().to_owned());
-    Ok(version.filter(|version| !version.is_empty()))
-}
-
 fn mismatch(loaded: &str, library: &str) -> Finding {
     Finding::new(
         "driver-version-mismatch",
         "The loaded module and the libraries of the driver are of two versions, and no GPU program starts",
-        format!("/sys/module/nvidia/version says {loaded}, and the library is libnvidia-ml.so.{library}"),
+        format!("/proc/driver/nvidia/version says {loaded}, and the library is libnvidia-ml.so.{library}"),
         "drain the node and reboot it: systemctl reboot; the packages that moved were not held: apt-mark showhold",
     )
 }

@@ -8,8 +8,8 @@ use async_trait::async_trait;
 
 use super::cdi;
 use super::driver::without_gpus;
-use super::modules::loaded_version;
 use crate::digest::sha256;
+use crate::facts::loaded_module::loaded_module;
 use crate::host::apply::Failure;
 use crate::host::runtime::Trial as Container;
 use crate::look::Look;
@@ -91,7 +91,7 @@ fn circumstances(look: Look<'_>, devices: &[String]) -> Result<String> {
     let digest = |text: Option<String>| text.map(|text| sha256(text.as_bytes())).unwrap_or_default();
     Ok(format!(
         "driver {}\ndevices {}\nspecification {}\ncontainerd {}\n",
-        loaded_version(look)?.unwrap_or_default(),
+        loaded_module(look)?.map(|module| module.version).unwrap_or_default(),
         devices.join(" "),
         digest(cdi::of_gpus(look)?.map(|(_, text)| text)),
         digest(look.text(&look.config.containerd.config_file)?),

@@ -41,7 +41,7 @@ containerEdits:
           options: [ro, nosuid, nodev, rbind, rprivate]
 "#;
 
-const LOADED: &str = "535.261.03\n";
+const LOADED: &str = "NVRM version: NVIDIA UNIX x86_64 Kernel Module  535.261.03  Wed Jul  2 11:59:13 UTC 2025\n";
 
 struct Machine {
     root: tempfile::TempDir,
@@ -58,7 +58,7 @@ impl Machine {
         for path in ["dev/nvidia0", "dev/nvidiactl", "dev/nvidia-uvm", "usr/bin/nvidia-cdi-hook", library] {
             machine.put(path, "");
         }
-        machine.put("sys/module/nvidia/version", LOADED);
+        machine.put("proc/driver/nvidia/version", LOADED);
         machine.put("run/cdi/nvidia.yaml", SPEC);
         machine
     }
@@ -108,7 +108,7 @@ async fn whatever_a_container_would_miss_is_named() {
     machine.without("usr/bin/nvidia-cdi-hook");
     assert!(machine.why().await.contains("/usr/bin/nvidia-cdi-hook is in it and does not exist"));
     let machine = Machine::right();
-    machine.put("sys/module/nvidia/version", &LOADED.replace("535.261.03", "550.163.01"));
+    machine.put("proc/driver/nvidia/version", &LOADED.replace("535.261.03", "550.163.01"));
     assert_eq!(machine.why().await, "/run/cdi/nvidia.yaml: it is of driver 535.261.03, and 550.163.01 is loaded");
     machine.put("run/cdi/nvidia.yaml", "kind: nvidia.com/gpu\ndevices: 7\n");
     assert!(machine.why().await.starts_with("/run/cdi/nvidia.yaml: it cannot be read"));
@@ -144,7 +144,7 @@ async fn the_toolkits_own_unit_is_asked_where_there_is_one() {
 #[tokio::test]
 async fn without_a_driver_it_waits_and_a_failure_is_told_in_the_tools_words() {
     let machine = Machine::right();
-    machine.without("sys/module/nvidia/version");
+    machine.without("proc/driver/nvidia/version");
     assert!(matches!(machine.check().await, Status::Waiting(finding) if finding.code == "driver-not-loaded"));
     let output =
         Output { code: Some(1), stderr: "failed to initialize NVML: ERROR_DRIVER_NOT_LOADED".to_owned(), ..Output::default() };

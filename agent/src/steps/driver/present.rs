@@ -6,6 +6,7 @@ use super::changes::{PIN, YUM};
 use super::kernels::{self, Standing};
 use super::packages::{self, Installed};
 use super::rules::Flavour;
+use crate::facts::loaded_module::loaded_module;
 use crate::look::Look;
 
 /// NVML, which every driver has.
@@ -37,9 +38,10 @@ impl Present {
         let packages = packages::installed(look)?;
         let modules = packages.iter().find(|package| package.is_installed() && package.has_modules());
         let of_packages = modules.map(|package| if package.is_open() { Flavour::Open } else { Flavour::Proprietary });
+        let loaded = if look.running_system() { loaded_module(look)? } else { None };
         Ok(Self {
             version: library(look)?,
-            flavour: of_packages.or(loaded_flavour(look)?),
+            flavour: of_packages.or(loaded.map(|module| module.flavour)),
             kernels: kernels::kernels(look)?,
             packages,
             in_container: look.exists(CONTAINER)?,
@@ -93,10 +95,4 @@ fn library(look: Look<'_>) -> Result<Option<String>> {
 fn version_of(name: &str) -> Option<String> {
     let version = name.strip_prefix(LIBRARY)?;
     version.contains('.').then(|| version.to_owned())
-}
-
-/// From the module that is loaded: `NVRM version: NVIDIA UNIX Open Kernel Module for x86_64  550.163.01 …`.
-fn loaded_flavour(look: Look<'_>) -> Result<Option<Flavour>> {
-    let text = if look.running_system() { look.text("/proc/driver/nvidia/version")? } else { None };
-    Ok(text.map(|text| if text.contains("Open Kernel Module") { Flavour::Open } else { Flavour::Proprietary }))
 }

@@ -3,26 +3,8 @@
 //! Sources: "Kernel Modules" in NVIDIA's Driver Installation Guide (releases 590 and 620), the lists of supported GPUs in the driver's
 //! README, and the release notes of CUDA 11.8 (Ada and Hopper from 520) and 12.8 (Blackwell from 570).
 
+pub use crate::facts::loaded_module::Flavour;
 use crate::facts::{Architecture, Gpu};
-
-/// The flavour of the kernel modules.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Flavour {
-    /// With published source; they need the GPU System Processor, which came with Turing.
-    Open,
-    /// Without.
-    Proprietary,
-}
-
-impl Flavour {
-    /// As NVIDIA and the configuration call it.
-    pub fn word(self) -> &'static str {
-        match self {
-            Self::Open => "open",
-            Self::Proprietary => "proprietary",
-        }
-    }
-}
 
 /// The last branch before each point at which something ends: what no driver of these can do, no other can.
 pub const LAST_BRANCHES: &[u16] = &[470, 580, PROPRIETARY_BEFORE - 1, 999];

@@ -52,7 +52,11 @@ fn unit(active: &str, file: &str) -> UnitState {
 /// Two GPUs whose driver is loaded, with all that belongs to it.
 fn healthy() -> (tempfile::TempDir, Host) {
     let (root, mut host) = machine(&[
-        ("sys/module/nvidia/version", "550.163.01\n"),
+        (
+            "proc/driver/nvidia/version",
+            "NVRM version: NVIDIA UNIX x86_64 Kernel Module  550.163.01  Wed Jul  2 11:59:13 UTC 2025\n",
+        ),
+        ("sys/module/nvidia/refcnt", "0\n"),
         ("sys/module/nvidia_uvm/version", "550.163.01\n"),
         ("sys/module/nvidia_modeset/version", "550.163.01\n"),
         (

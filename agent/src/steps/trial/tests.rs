@@ -68,7 +68,10 @@ async fn a_container_is_tried_once_and_again_when_something_changed() {
     for (path, text) in [
         ("etc/containerd/config.toml", "version = 2\n"),
         ("run/cdi/nvidia.yaml", "kind: nvidia.com/gpu\n"),
-        ("sys/module/nvidia/version", "535.261.03\n"),
+        (
+            "proc/driver/nvidia/version",
+            "NVRM version: NVIDIA UNIX x86_64 Kernel Module  535.261.03  Wed Jul  2 11:59:13 UTC 2025\n",
+        ),
     ] {
         put(&root, path, text);
         assert_eq!((round(&host).await.changes.len(), round(&host).await.changes.len()), (2, 0), "{path}");
