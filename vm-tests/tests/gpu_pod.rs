@@ -16,7 +16,7 @@ const NODE: &str = "i-gpu";
 const IMAGE: &str = "localhost/looker:1";
 
 /// Where the only card is.
-const ADDRESS: &str = "0000:00:05.0";
+const ADDRESS: &str = "0000:00:06.0";
 
 #[test]
 fn a_pod_that_asks_for_a_gpu_is_given_it() -> Result<()> {
@@ -134,7 +134,7 @@ fn faults(repository: &std::path::Path, machine: &mut Machine) -> Result<()> {
         ),
         (
             "an Xid that a program wrote",
-            "echo '<3>NVRM: Xid (PCI:0000:00:05): 79, pid=1, GPU has fallen off the bus.' > /dev/kmsg",
+            "echo '<3>NVRM: Xid (PCI:0000:00:06): 79, pid=1, GPU has fallen off the bus.' > /dev/kmsg",
             "true",
             "gpu-faults",
             "",

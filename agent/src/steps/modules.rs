@@ -97,8 +97,8 @@ impl Step for Modules {
         })
     }
 
-    fn judge(&self, failure: &Failure, _look: Look<'_>) -> Option<Status> {
-        failures::judge(failure)
+    fn judge(&self, failure: &Failure, look: Look<'_>) -> Option<Status> {
+        failures::judge(failure, look)
     }
 }
 

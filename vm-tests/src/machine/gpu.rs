@@ -1,6 +1,6 @@
 //! Stands for the functions of NVIDIA cards on the PCI bus: their identity, class and memory ranges. It cannot show a card
-//! that works: but for the few registers by which a driver recognises a chip, memory reads as zero, nothing interrupts, and there are
-//! no capabilities. NVIDIA's driver binds to a card whose registers are known here, and cannot initialise it.
+//! that works: but for the few registers by which a driver recognises a chip, memory reads as zero, and nothing interrupts. NVIDIA's
+//! driver binds to a card whose registers are known here, and cannot initialise it.
 //!
 //! QEMU asks a server for whatever the guest asks of the device ("vfio-user Protocol Specification", QEMU's documentation;
 //! regions and flags are those of Linux's `vfio.h`). File descriptors that come with a message are not taken and so closed.
@@ -57,6 +57,13 @@ impl Gpu {
             put(0x10 + 4 * range as usize, &[flags]);
         }
         put(0x2c, &NVIDIA.to_le_bytes());
+        // The interrupt pin A, and a list of capabilities, without which no driver takes a card.
+        put(0x3d, &[1]);
+        put(0x06, &[0x10]);
+        put(0x34, &[0x60]);
+        for (at, capability) in CAPABILITIES {
+            put(at, capability);
+        }
         bytes
     }
 }
@@ -69,6 +76,20 @@ impl Default for Gpu {
 
 /// Memory ranges (BARs) of a Tesla T4: index, bytes, and the low bits that say 64-bit and prefetchable.
 const RANGES: [(u32, u64, u8); 3] = [(0, 16 << 20, 0), (1, 256 << 20, 0xc), (3, 32 << 20, 0xc)];
+
+/// Capabilities and where they are, each with the place of the next: power management, message-signalled interrupts with 64-bit
+/// addresses, PCI Express (PCI Local Bus Specification 3.0, appendix H; PCI Express Base Specification, "PCI Express Capability Structure").
+const CAPABILITIES: [(usize, &[u8]); 3] = [
+    (0x60, &[0x01, 0x68, 0x03, 0x00, 0x08, 0x00]),
+    (0x68, &[0x05, 0x78, 0x80, 0x00]),
+    (
+        0x78,
+        &[0x10, 0x00, 0x12, 0x00, 0xe1, 0x8d, 0x2c, 0x01, 0x30, 0x29, 0x00, 0x00, 0x03, 0x61, 0x45, 0x00, 0x00, 0x00, 0x01, 0x11],
+    ),
+];
+
+/// Kinds of interrupts (`VFIO_PCI_INTX_IRQ_INDEX`, `VFIO_PCI_MSI_IRQ_INDEX`): index, and flags that say how they are masked. One of each.
+const INTERRUPTS: [(u32, u32); 2] = [(0, 0b111), (1, 0b001)];
 
 /// The region of configuration space (`VFIO_PCI_CONFIG_REGION_INDEX`).
 const CONFIGURATION: u32 = 7;
@@ -185,7 +206,11 @@ fn answer(gpu: Gpu, configuration: &mut [u8; 256], command: u16, mut request: Ve
             info.extend([bytes, u64::from(region) << 40].into_iter().flat_map(u64::to_le_bytes));
             info
         }
-        GET_IRQ_INFO => words(&[16, 0, word(&request, 8)?, 0]),
+        GET_IRQ_INFO => {
+            let index = word(&request, 8)?;
+            let flags = INTERRUPTS.iter().find(|(known, _)| *known == index).map(|(_, flags)| *flags);
+            words(&[16, flags.unwrap_or(0), index, u32::from(flags.is_some())])
+        }
         REGION_READ | REGION_WRITE => {
             let (offset, region, count) = (word(&request, 0)? as usize, word(&request, 8)?, word(&request, 12)? as usize);
             let data = request.split_off(16);

@@ -1,7 +1,13 @@
 //! modprobe(8) passes on what the kernel says of a module in a few fixed words; each has one cause.
 
+use std::time::Duration;
+
 use crate::host::apply::Failure;
+use crate::look::Look;
 use crate::step::{Finding, Status};
+
+/// One try of the driver to take its GPUs.
+const ONE_LOAD: Duration = Duration::from_secs(2);
 
 /// Words of modprobe's, a code, what is wrong, and what to do.
 const KNOWN: &[(&[&str], &str, &str, &str)] = &[
@@ -20,7 +26,7 @@ const KNOWN: &[(&[&str], &str, &str, &str)] = &[
     (
         &["No such device"],
         "gpu-not-supported",
-        "The driver found no GPU that it supports",
+        "The driver takes none of the GPUs",
         "journalctl --dmesg --grep NVRM tells why: another flavour or branch (see gpu.driver), or a GPU that is broken",
     ),
     (
@@ -44,13 +50,23 @@ const KNOWN: &[(&[&str], &str, &str, &str)] = &[
 ];
 
 /// What a failed change of the step means; `None` for "only try again".
-pub fn judge(failure: &Failure) -> Option<Status> {
+pub fn judge(failure: &Failure, look: Look<'_>) -> Option<Status> {
     let said = match failure {
         Failure::Program { output, .. } => format!("{}\n{}", output.stderr, output.stdout),
         other => other.to_string(),
     };
     KNOWN.iter().find_map(|(words, code, what, remedy)| {
         let line = said.lines().find(|line| words.iter().any(|word| line.contains(word)))?;
-        Some(Status::Broken(Finding::new(code, *what, line.trim(), *remedy)))
+        let kernel = words_of_driver(look).map(|words| format!("; the kernel's log: {words}")).unwrap_or_default();
+        Some(Status::Broken(Finding::new(code, *what, format!("{}{kernel}", line.trim()), *remedy)))
     })
+}
+
+/// What the driver said when it was loaded last: it goes through a GPU's needs and stops at the first that is not met.
+fn words_of_driver(look: Look<'_>) -> Option<String> {
+    let records = look.kernel_log().ok()?;
+    let said: Vec<_> = records.iter().filter(|record| record.is_from_kernel() && record.text.contains("NVRM: ")).collect();
+    let last = said.last()?.since_boot;
+    let of_last_time = said.iter().find(|record| record.since_boot + ONE_LOAD >= last)?;
+    Some(of_last_time.text.trim().to_owned())
 }

@@ -10,6 +10,7 @@ use crate::facts::{Facts, Gpu};
 use crate::host::Host;
 use crate::host::apply::Failure;
 use crate::host::kernel::RecordingKernel;
+use crate::host::kernel_log::ScriptedKernelLog;
 use crate::host::programs::Output;
 use crate::host::units::{ScriptedUnits, UnitState};
 use crate::look::Look;
@@ -212,6 +213,19 @@ async fn what_modprobe_says_is_judged() {
         let status = Modules.judge(&failure, look).unwrap();
         assert_eq!(code(&status), expected, "{stderr}");
     }
+    let log = [
+        "NVRM: of an earlier try",
+        "x",
+        "x",
+        "NVRM: Can't find an IRQ for your NVIDIA card!",
+        "NVRM: None of the NVIDIA devices were initialized.",
+    ];
+    let host = Host { kernel_log: Box::new(ScriptedKernelLog::of(&log)), ..host };
+    let look = Look::new(&host, &config, &facts);
+    let output = Output { code: Some(1), stderr: "could not insert 'nvidia': No such device".to_owned(), ..Output::default() };
+    let failure = Failure::Program { command: "modprobe".to_owned(), output };
+    let Some(Status::Broken(finding)) = Modules.judge(&failure, look) else { panic!("nobody is called") };
+    assert!(finding.why.ends_with("; the kernel's log: NVRM: Can't find an IRQ for your NVIDIA card!"), "{}", finding.why);
     let failure = Failure::Other(anyhow::anyhow!("starting nvidia-modprobe -c 0: No such file or directory (os error 2)"));
     assert_eq!(code(&Modules.judge(&failure, look).unwrap()), "nvidia-modprobe-missing");
     let other = Output { code: Some(1), stdout: String::new(), stderr: "Segmentation fault".to_owned() };
