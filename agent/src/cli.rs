@@ -53,7 +53,14 @@ pub enum Verb {
         dry_run: bool,
     },
     /// Say what is wrong, why, and what to type; changes nothing
-    Doctor,
+    Doctor {
+        /// GPUs alone, proven by a container that comes and goes
+        #[arg(long)]
+        gpu: bool,
+        /// And by computing a little on each
+        #[arg(long, requires = "gpu")]
+        deep: bool,
+    },
     /// Everything known about this machine, and where from
     Facts,
     /// How the last round ended

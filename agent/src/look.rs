@@ -6,17 +6,18 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
 use anyhow::Result;
+use gpuk_nvml::CudaCheck;
 
 use crate::config::{Config, Enabled};
 use crate::facts::Facts;
 use crate::host::Host;
 use crate::host::cluster::{ClusterError, Node};
 use crate::host::files::SeekableFile;
-use crate::host::gpus::GpuReading;
+use crate::host::gpus::{GpuReading, HelperTrouble};
 use crate::host::kernel_log::Record;
 use crate::host::network::{Answer, Get, PlainAnswer, PlainRequest, Unreachable};
 use crate::host::programs::{Output, Question};
-use crate::host::runtime::RuntimeStatus;
+use crate::host::runtime::{RuntimeStatus, Trial, Tried};
 use crate::host::units::UnitState;
 
 /// Whether a file says nothing: a power cut leaves one without bytes, or on some file systems one of zeros.
@@ -158,6 +159,16 @@ impl<'a> Look<'a> {
     pub async fn gpus(&self) -> Result<GpuReading> {
         let gpu = &self.config.gpu;
         self.host.gpus.look(gpu.nvml_helper.as_deref(), gpu.nvml_library.as_deref()).await
+    }
+
+    /// Computes a little on every GPU: for a person who asks for it, since it takes memory on them.
+    pub async fn compute(&self) -> Result<CudaCheck, HelperTrouble> {
+        self.host.gpus.compute(self.config.gpu.nvml_helper.as_deref()).await
+    }
+
+    /// What a container is given that is gone with the call: for a person who asks for it.
+    pub async fn try_container(&self, trial: &Trial) -> Result<Tried> {
+        self.host.runtime.try_container(trial).await
     }
 
     /// The wall clock.

@@ -42,8 +42,8 @@ async fn dispatch(cli: &Cli, environment: Vec<(String, String)>) -> Exit {
         Verb::Run => run::run(common, environment).await,
         Verb::Status => status::status(common),
         Verb::Timeline => timeline::timeline(common),
-        Verb::Doctor => match Session::open(common, environment, &show::complain).await {
-            Ok(session) => doctor::doctor(&session, common.json).await,
+        Verb::Doctor { gpu, deep } => match Session::open(common, environment, &show::complain).await {
+            Ok(session) => doctor::doctor(&session, doctor::Scope { gpu: *gpu, deep: *deep }, common.json).await,
             Err(trouble) => doctor::cannot_start(&trouble, common.json),
         },
         verb => match Session::open(common, environment, &show::complain).await {

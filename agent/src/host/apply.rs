@@ -93,14 +93,8 @@ impl Host {
             Change::Hostname(name) => self.kernel.set_hostname(name)?,
             Change::Sysctl { key, value } => self.files.poke(&sysctl_path(key), value)?,
             Change::TryContainer { container, devices } => {
-                let tried = self.runtime.try_container(container).await?;
-                let missing: Vec<&str> =
-                    devices.iter().filter(|device| !tried.devices.contains(device)).map(String::as_str).collect();
-                if !missing.is_empty() {
-                    let (handler, missing, given) = (&container.handler, missing.join(", "), tried.devices.join(", "));
-                    return Err(
-                        anyhow!("a container of the runtime {handler} was not given {missing}; its /dev has {given}").into()
-                    );
+                if let Some(lacking) = self.runtime.try_container(container).await?.lacks(container, devices) {
+                    return Err(anyhow!(lacking).into());
                 }
             }
             Change::Sync => self.kernel.sync(),

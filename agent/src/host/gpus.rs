@@ -9,13 +9,14 @@ mod helper;
 mod tests;
 
 use std::cell::RefCell;
+use std::ffi::OsStr;
 use std::fmt;
 use std::path::Path;
 use std::time::Duration;
 
 use anyhow::Result;
 use async_trait::async_trait;
-use gpuk_nvml::{Failure, Printed, Reading};
+use gpuk_nvml::{CudaCheck, Failure, Printed, Reading};
 use serde::{Serialize, Serializer};
 
 use super::files::Files;
@@ -89,6 +90,9 @@ pub trait Gpus {
     /// One look. `helper` is used in place of the program that the agent carries, `library` in place of the `libnvidia-ml.so.1` that the
     /// loader finds.
     async fn look(&self, helper: Option<&Path>, library: Option<&Path>) -> Result<GpuReading>;
+
+    /// Computes a little on every GPU, with CUDA; `helper` as above. It takes memory on them, and seconds.
+    async fn compute(&self, helper: Option<&Path>) -> Result<CudaCheck, HelperTrouble>;
 }
 
 /// The GPUs of this machine.
@@ -121,12 +125,12 @@ impl RealGpus {
         None
     }
 
-    async fn printed(&self, helper: Option<&Path>, library: Option<&Path>) -> Result<Vec<u8>, HelperTrouble> {
+    async fn printed(&self, helper: Option<&Path>, words: &[&OsStr]) -> Result<Vec<u8>, HelperTrouble> {
         // One that hangs in the kernel is not joined by a second one at every look.
         if let Some(process) = self.still_stuck() {
             return Err(HelperTrouble::Stuck(process));
         }
-        let mut child = helper::start(&self.files, helper, library)?;
+        let mut child = helper::start(&self.files, helper, words)?;
         let printed = child::printed(&mut child, self.limit).await;
         if printed.is_err()
             && let Some(process) = child::end(&mut child).await
@@ -144,7 +148,8 @@ impl Gpus for RealGpus {
         if !self.files.is_running_system() || !self.files.exists(Path::new(LOADED_MODULE))? {
             return Ok(GpuReading::NoDriver);
         }
-        let printed = match self.printed(helper, library).await {
+        let words: Vec<&OsStr> = library.map(Path::as_os_str).into_iter().collect();
+        let printed = match self.printed(helper, &words).await {
             Ok(printed) => printed,
             Err(trouble) => return Ok(GpuReading::NotAsked(trouble)),
         };
@@ -153,6 +158,11 @@ impl Gpus for RealGpus {
             Ok(Printed::Failed(failure)) => GpuReading::Failed(failure),
             Err(error) => GpuReading::NotAsked(HelperTrouble::Nonsense(error.to_string())),
         })
+    }
+
+    async fn compute(&self, helper: Option<&Path>) -> Result<CudaCheck, HelperTrouble> {
+        let printed = self.printed(helper, &[OsStr::new("--cuda")]).await?;
+        serde_json::from_slice(&printed).map_err(|error| HelperTrouble::Nonsense(error.to_string()))
     }
 }
 
@@ -164,5 +174,9 @@ pub struct ScriptedGpus(pub GpuReading);
 impl Gpus for ScriptedGpus {
     async fn look(&self, _helper: Option<&Path>, _library: Option<&Path>) -> Result<GpuReading> {
         Ok(self.0.clone())
+    }
+
+    async fn compute(&self, _helper: Option<&Path>) -> Result<CudaCheck, HelperTrouble> {
+        Err(HelperTrouble::NotEmbedded)
     }
 }

@@ -49,6 +49,18 @@ pub struct Tried {
     pub devices: Vec<String>,
 }
 
+impl Tried {
+    /// Those of `devices` that it was not given, told; `None` where it was given all.
+    pub fn lacks(&self, trial: &Trial, devices: &[String]) -> Option<String> {
+        let missing: Vec<&str> = devices.iter().filter(|device| !self.devices.contains(device)).map(String::as_str).collect();
+        let told = || {
+            let (missing, given) = (missing.join(", "), self.devices.join(", "));
+            format!("a container of the runtime {} was not given {missing}; its /dev has {given}", trial.handler)
+        };
+        (!missing.is_empty()).then(told)
+    }
+}
+
 /// The real socket.
 pub struct CriSocket;
 

@@ -58,26 +58,39 @@ impl Step for Trial {
         if look.text(FILE)?.as_deref() == Some(&circumstances) {
             return Ok(Status::Ready(format!("a container was given {}", devices.join(", "))));
         }
-        let container = Container {
-            socket: look.config.containerd.socket.display().to_string(),
-            handler: HANDLER.to_owned(),
-            environment: ENVIRONMENT.to_vec(),
-        };
         Ok(Status::pending(
             "no container has tried them as they are now",
-            vec![Change::TryContainer { container, devices }, Change::write(FILE, circumstances)],
+            vec![Change::TryContainer { container: container(look), devices }, Change::write(FILE, circumstances)],
         ))
     }
 
     fn judge(&self, failure: &Failure, _look: Look<'_>) -> Option<Status> {
         let Failure::Other(error) = failure else { return None };
-        Some(Status::Broken(Finding::new(
-            "container-without-gpu",
-            "A container that asks for GPUs is not given them",
-            format!("{error:#}"),
-            "mend what is named above, then: gpuk-agent up",
-        )))
+        Some(Status::Broken(without_gpu(format!("{error:#}"))))
     }
+}
+
+fn container(look: Look<'_>) -> Container {
+    let socket = look.config.containerd.socket.display().to_string();
+    Container { socket, handler: HANDLER.to_owned(), environment: ENVIRONMENT.to_vec() }
+}
+
+fn without_gpu(why: String) -> Finding {
+    let remedy = "mend what is named above, then: gpuk-agent up";
+    Finding::new("container-without-gpu", "A container that asks for GPUs is not given them", why, remedy)
+}
+
+/// Tries a container now, whatever an earlier one was given.
+pub async fn now(look: Look<'_>) -> Result<Status> {
+    let (container, devices) = (container(look), devices(look)?);
+    let lacking = match look.try_container(&container).await {
+        Ok(tried) => tried.lacks(&container, &devices),
+        Err(error) => Some(format!("{error:#}")),
+    };
+    Ok(match lacking {
+        Some(why) => Status::Broken(without_gpu(why)),
+        None => Status::Ready(format!("a container was given {}", devices.join(", "))),
+    })
 }
 
 /// The names in `/dev` of what a container needs: the nodes of the GPUs, and the one of the driver.

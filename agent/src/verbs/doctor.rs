@@ -1,5 +1,7 @@
 //! A person at 3 a.m. wants one thing: the first broken link, why, and what to type.
 
+mod proof;
+
 use serde::Serialize;
 
 use super::survey::{Seen, survey};
@@ -9,6 +11,7 @@ use crate::session::{Session, Trouble};
 use crate::show::{Style, print, print_json, utc};
 use crate::state::{State, Verdict};
 use crate::step::Finding;
+use crate::step::{Lane, Status};
 use crate::unknown::Unknown;
 
 /// The doctor's answer as JSON.
@@ -28,7 +31,7 @@ pub(super) struct Report {
 pub(super) struct Check {
     pub(super) name: &'static str,
     purpose: &'static str,
-    verdict: Verdict,
+    pub(super) verdict: Verdict,
     text: String,
     finding: Option<Finding>,
     /// That it was put right again in this boot, when and why: somebody else undoes it.
@@ -37,20 +40,58 @@ pub(super) struct Check {
     pub(super) follows_from: Option<&'static str>,
 }
 
-/// Looks at everything and prints what is wrong, first cause first. Never changes anything.
-pub async fn doctor(session: &Session, json: bool) -> Exit {
-    finish(examine(session).await, json)
+/// How far the doctor goes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Scope {
+    /// GPUs alone, proven by a container.
+    pub gpu: bool,
+    /// And by computing on each.
+    pub deep: bool,
 }
 
-pub(super) async fn examine(session: &Session) -> Report {
+/// Looks at everything and prints what is wrong, first cause first. It changes nothing; only a container that proves GPUs comes and goes.
+pub async fn doctor(session: &Session, scope: Scope, json: bool) -> Exit {
+    finish(examine(session, scope).await, json)
+}
+
+pub(super) async fn examine(session: &Session, scope: Scope) -> Report {
     let state = State::load(&session.host, &identity::instance_id(session.look()), session.config.node.role);
-    let seen = survey(session).await;
-    Report {
-        verdict: "",
-        node: crate::identity::name(session.look()),
-        checks: checks(seen, &state, &session.facts.boot_id, session.unknown.as_ref()),
-        unseen: session.facts.unseen.clone(),
+    let mut seen = survey(session).await;
+    if scope.gpu {
+        proof::in_container(session.look(), &mut seen).await;
     }
+    let is_of_gpus: Vec<&str> = seen.iter().filter(|step| step.lane == Lane::Gpu).map(|step| step.name).collect();
+    let mut checks = checks(seen, &state, &session.facts.boot_id, session.unknown.as_ref());
+    if scope.gpu {
+        // A cause outside of them stays.
+        let is_cause = |name: &str, all: &[Check]| {
+            all.iter().any(|check| check.follows_from == Some(name) && is_of_gpus.contains(&check.name))
+        };
+        let keep: Vec<bool> =
+            checks.iter().map(|check| is_of_gpus.contains(&check.name) || is_cause(check.name, &checks)).collect();
+        let mut keep = keep.into_iter();
+        checks.retain(|_| keep.next().unwrap_or(true));
+    }
+    if scope.deep {
+        checks.push(computing(session).await);
+    }
+    Report { verdict: "", node: crate::identity::name(session.look()), checks, unseen: session.facts.unseen.clone() }
+}
+
+/// Computing on every GPU, as a check.
+async fn computing(session: &Session) -> Check {
+    let looked = if session.look().wants_gpus() {
+        proof::by_computing(session.look()).await
+    } else {
+        Ok(Status::Ready("no GPU".to_owned()))
+    };
+    let (verdict, text, finding) = match looked {
+        Ok(Status::Broken(finding)) => (Verdict::Broken, finding.to_string(), Some(finding)),
+        Ok(Status::Ready(evidence)) => (Verdict::Ready, evidence, None),
+        Ok(other) => (Verdict::Unknown, format!("{other:?}"), None),
+        Err(why) => (Verdict::Unknown, why, None),
+    };
+    Check { name: "computing", purpose: "every GPU computes", verdict, text, finding, repaired: None, follows_from: None }
 }
 
 /// The doctor without a usable configuration: that is then the finding.

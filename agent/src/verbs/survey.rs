@@ -4,7 +4,7 @@ use crate::catalog;
 use crate::engine::{Engine, Silent, Stop};
 use crate::session::Session;
 use crate::state::Verdict;
-use crate::step::{Change, Finding, Stage, Status};
+use crate::step::{Change, Finding, Lane, Stage, Status, Step};
 
 /// What one look at one step found.
 pub struct Seen {
@@ -12,6 +12,8 @@ pub struct Seen {
     pub name: &'static str,
     /// What is true when it holds.
     pub purpose: &'static str,
+    /// Beside which steps it is done.
+    pub lane: Lane,
     /// The steps it needs.
     pub needs: &'static [&'static str],
     /// How it stands.
@@ -24,25 +26,44 @@ pub struct Seen {
     pub finding: Option<Finding>,
 }
 
+impl Seen {
+    /// Nothing is known of it yet.
+    fn of(step: &dyn Step) -> Self {
+        Self {
+            name: step.name(),
+            purpose: step.purpose(),
+            lane: step.lane(),
+            needs: step.needs(),
+            verdict: Verdict::Left,
+            text: "left for the boot: needs the running machine".to_owned(),
+            changes: Vec::new(),
+            finding: None,
+        }
+    }
+
+    /// What a look came to.
+    pub fn found(&mut self, looked: Result<Status, String>) {
+        (self.verdict, self.text, self.changes, self.finding) = match looked {
+            Ok(Status::Ready(evidence)) => (Verdict::Ready, evidence, Vec::new(), None),
+            Ok(Status::Pending { why, changes }) => (Verdict::Pending, why, changes, None),
+            Ok(Status::Waiting(finding)) => (Verdict::Waiting, finding.to_string(), Vec::new(), Some(finding)),
+            Ok(Status::Broken(finding)) => (Verdict::Broken, finding.to_string(), Vec::new(), Some(finding)),
+            Err(why) => (Verdict::Unknown, why, Vec::new(), None),
+        };
+    }
+}
+
 /// Looks at every step once.
 pub async fn survey(session: &Session) -> Vec<Seen> {
     let (_switch, stop) = Stop::new();
     let engine = Engine { host: &session.host, config: &session.config, facts: &session.facts, observer: &Silent, stop };
     let mut all = Vec::new();
     for step in catalog::steps(session.config.node.role) {
-        let (name, purpose, needs) = (step.name(), step.purpose(), step.needs());
-        let seen = |verdict, text, changes, finding| Seen { name, purpose, needs, verdict, text, changes, finding };
-        if !session.host.files.is_running_system() && step.stage() != Stage::Image {
-            all.push(seen(Verdict::Left, "left for the boot: needs the running machine".to_owned(), Vec::new(), None));
-            continue;
+        let mut seen = Seen::of(step.as_ref());
+        if session.host.files.is_running_system() || step.stage() == Stage::Image {
+            seen.found(engine.look(step.as_ref()).await);
         }
-        all.push(match engine.look(step.as_ref()).await {
-            Ok(Status::Ready(evidence)) => seen(Verdict::Ready, evidence, Vec::new(), None),
-            Ok(Status::Pending { why, changes }) => seen(Verdict::Pending, why, changes, None),
-            Ok(Status::Waiting(finding)) => seen(Verdict::Waiting, finding.to_string(), Vec::new(), Some(finding)),
-            Ok(Status::Broken(finding)) => seen(Verdict::Broken, finding.to_string(), Vec::new(), Some(finding)),
-            Err(why) => seen(Verdict::Unknown, why, Vec::new(), None),
-        });
+        all.push(seen);
     }
     all
 }

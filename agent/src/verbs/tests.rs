@@ -33,13 +33,13 @@ fn session(root: &tempfile::TempDir, unknown: Option<Trouble>) -> Session {
 #[tokio::test]
 async fn doctor_names_what_is_unknown_first_and_blames_nothing_that_follows() {
     let root = tempfile::tempdir().unwrap();
-    let report = doctor::examine(&session(&root, Some(silent()))).await;
+    let report = doctor::examine(&session(&root, Some(silent())), doctor::Scope::default()).await;
     assert_eq!((report.checks[0].name, report.checks[0].follows_from), ("metadata", None));
     let of = |name: &str| report.checks.iter().find(|check| check.name == name).unwrap().follows_from;
     // Without its user-data the configuration has no cluster to join, and containerd is not installed whatever it says.
     assert_eq!((of("identity"), of("join"), of("containerd")), (Some("metadata"), Some("metadata"), None));
-    assert_eq!(doctor::doctor(&session(&root, Some(silent())), true).await, Exit::Broken);
-    assert_eq!(doctor::examine(&session(&root, None)).await.checks[0].name, "identity");
+    assert_eq!(doctor::doctor(&session(&root, Some(silent())), doctor::Scope::default(), true).await, Exit::Broken);
+    assert_eq!(doctor::examine(&session(&root, None), doctor::Scope::default()).await.checks[0].name, "identity");
 }
 
 #[tokio::test]
@@ -130,4 +130,23 @@ fn status_knows_that_the_service_waits() {
     State::load(&session.host, "i-1", Role::Worker).save(&session.host).unwrap();
     remember(&session);
     assert_eq!(status::read_state(&common).unwrap().last().unwrap().steps[0].name, "metadata");
+}
+
+#[tokio::test]
+async fn the_doctor_of_gpus_names_them_and_what_keeps_them_from_working_alone() {
+    let root = tempfile::tempdir().unwrap();
+    let scope = doctor::Scope { gpu: true, deep: true };
+    let names = |report: &doctor::Report| report.checks.iter().map(|check| check.name).collect::<Vec<_>>();
+    let none = doctor::examine(&session(&root, None), scope).await;
+    let of_gpus = ["driver", "modules", "gpu-faults", "gpus", "toolkit", "cdi", "trial", "allocatable", "computing"];
+    assert_eq!(names(&none), of_gpus, "nothing of GPUs follows from anything else where there are none");
+
+    let mut one = session(&root, None);
+    one.facts.gpus = vec![crate::facts::Gpu::default()];
+    let report = doctor::examine(&one, scope).await;
+    // A container cannot be tried without containerd, which is therefore named; the helper is not built into a test.
+    assert!(names(&report).contains(&"containerd") && !names(&report).contains(&"hostname"), "{:?}", names(&report));
+    let of = |name: &str| report.checks.iter().find(|check| check.name == name).unwrap();
+    assert_eq!(of("trial").follows_from, Some("containerd"));
+    assert_eq!(of("computing").verdict, Verdict::Unknown);
 }

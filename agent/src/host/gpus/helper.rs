@@ -3,6 +3,7 @@
 //! A file comes first, in the state directory where there is one (a look makes none on a machine that the agent does not keep): a program that is in memory only looks like an attack to those who watch for that (Falco,
 //! "Fileless execution"), and `vm.memfd_noexec=2` forbids it. A `noexec` mount forbids the file.
 
+use std::ffi::OsStr;
 use std::fs::File;
 use std::io::{Read, Write};
 use std::os::fd::{AsRawFd, OwnedFd};
@@ -33,10 +34,11 @@ const RUNTIME: &str = "/run/gpuk-agent/helper";
 /// `MFD_EXEC` of linux/memfd.h: the file is to be a program.
 const MFD_EXEC: u32 = 0x10;
 
-/// Starts the configured helper, or else the one that the agent carries, from the first place that lets it start.
-pub(super) fn start(files: &Files, configured: Option<&Path>, library: Option<&Path>) -> Result<Child, HelperTrouble> {
+/// Starts the configured helper, or else the one that the agent carries, from the first place that lets it start, with these
+/// arguments.
+pub(super) fn start(files: &Files, configured: Option<&Path>, words: &[&OsStr]) -> Result<Child, HelperTrouble> {
     if let Some(path) = configured {
-        return spawn(path, library).map_err(|error| HelperTrouble::CannotStart(format!("{}: {error}", path.display())));
+        return spawn(path, words).map_err(|error| HelperTrouble::CannotStart(format!("{}: {error}", path.display())));
     }
     if EMBEDDED.is_empty() {
         return Err(HelperTrouble::NotEmbedded);
@@ -45,18 +47,18 @@ pub(super) fn start(files: &Files, configured: Option<&Path>, library: Option<&P
     flate2::read::GzDecoder::new(EMBEDDED)
         .read_to_end(&mut program)
         .map_err(|error| HelperTrouble::CannotStart(format!("unpacking it: {error}")))?;
-    start_carried(files, &program, library)
+    start_carried(files, &program, words)
 }
 
 /// Starts this program from the first place that lets it start.
-pub(super) fn start_carried(files: &Files, program: &[u8], library: Option<&Path>) -> Result<Child, HelperTrouble> {
+pub(super) fn start_carried(files: &Files, program: &[u8], words: &[&OsStr]) -> Result<Child, HelperTrouble> {
     let from_file = |directory| {
         let path = put(files, Path::new(directory), program)?;
-        spawn(&path, library).with_context(|| path.display().to_string())
+        spawn(&path, words).with_context(|| path.display().to_string())
     };
     let from_memory = || {
         let memory = in_memory(program).context("a file in memory")?;
-        spawn(&path_of(&memory), library).context("a file in memory")
+        spawn(&path_of(&memory), words).context("a file in memory")
     };
     let kept = || if files.exists(Path::new(STATE))? { from_file(KEPT) } else { from_file(RUNTIME) };
     kept()
@@ -102,9 +104,9 @@ fn path_of(file: &impl AsRawFd) -> PathBuf {
 }
 
 /// The helper itself gives up what it may not do, so that this also holds where somebody starts it by hand.
-fn spawn(program: &Path, library: Option<&Path>) -> std::io::Result<Child> {
+fn spawn(program: &Path, words: &[&OsStr]) -> std::io::Result<Child> {
     Command::new(program)
-        .args(library)
+        .args(words)
         .env_clear()
         .current_dir("/")
         .stdin(Stdio::null())

@@ -99,7 +99,7 @@ async fn an_agent_without_a_helper_says_so() {
 async fn started_from(root: &Path) -> Result<PathBuf, HelperTrouble> {
     let files = Files::as_running_system(root).unwrap();
     let program = std::fs::read("/bin/cat").unwrap();
-    let child = helper::start_carried(&files, &program, Some(Path::new("/proc/self/maps")))?;
+    let child = helper::start_carried(&files, &program, &["/proc/self/maps".as_ref()])?;
     let said = child.wait_with_output().await.unwrap();
     let maps = String::from_utf8(said.stdout).unwrap();
     let first = maps.lines().next().unwrap().split_whitespace().nth(5).unwrap().to_owned();
