@@ -175,6 +175,7 @@ impl Engine<'_> {
         let mut last: Vec<Change> = Vec::new();
         let (mut attempts, mut applied) = (0, 0);
         let mut backoff = pauses();
+        let deadline = Instant::now().checked_add(step.patience()).map_or(deadline, |own| own.min(deadline));
         loop {
             match self.look(step).await {
                 Ok(Status::Ready(evidence)) => return work.end(Verdict::Ready, evidence, None),

@@ -43,6 +43,11 @@ pub trait Step {
         Duration::from_secs(30)
     }
 
+    /// How long one round waits for it at most. What is somebody else's work is not asked for again and again: a later round sees it.
+    fn patience(&self) -> Duration {
+        Duration::MAX
+    }
+
     /// Looks, never touches. An `Err` means "could not look", which is neither a pass nor a fault.
     async fn check(&self, look: Look<'_>) -> Result<Status>;
 

@@ -226,6 +226,33 @@ async fn a_lane_does_not_wait_for_the_other_unless_a_step_needs_it() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn what_is_somebody_elses_work_is_looked_at_once_a_round() {
+    struct Impatient(Box<dyn Step>);
+    #[async_trait(?Send)]
+    impl Step for Impatient {
+        fn name(&self) -> &'static str {
+            self.0.name()
+        }
+        fn purpose(&self) -> &'static str {
+            self.0.purpose()
+        }
+        fn stage(&self) -> Stage {
+            self.0.stage()
+        }
+        fn patience(&self) -> Duration {
+            Duration::ZERO
+        }
+        async fn check(&self, look: Look<'_>) -> anyhow::Result<Status> {
+            self.0.check(look).await
+        }
+    }
+    let (_root, host) = here();
+    let waiting = ScriptedStep::boxed(vec![Status::Waiting(finding()), Status::Ready("up".to_owned())]);
+    let (records, _, waits) = round(&host, &[Box::new(Impatient(waiting))], 0).await;
+    assert_eq!((records[0].verdict, waits), (Verdict::Waiting, 0));
+}
+
+#[tokio::test(start_paused = true)]
 async fn the_same_changes_again_and_again_end_with_a_finding() {
     let (_root, host) = here();
     let undone = Status::pending("someone undoes it", vec![Change::write("/file", "x")]);

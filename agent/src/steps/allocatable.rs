@@ -3,6 +3,8 @@
 #[cfg(test)]
 mod tests;
 
+use std::time::Duration;
+
 use anyhow::Result;
 use async_trait::async_trait;
 
@@ -43,6 +45,11 @@ impl Step for Allocatable {
 
     fn needs(&self) -> &'static [&'static str] {
         &["trial", "node"]
+    }
+
+    /// A cluster may have no device plugin at all: a fleet that waits for one must cost its API server nothing.
+    fn patience(&self) -> Duration {
+        Duration::ZERO
     }
 
     async fn check(&self, look: Look<'_>) -> Result<Status> {

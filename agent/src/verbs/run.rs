@@ -18,7 +18,7 @@ use crate::report::terminal::Terminal;
 use crate::session::{self, DROP_INS, Session};
 use crate::show::complain;
 use crate::state::{StepRecord, Verdict};
-use crate::step::{Change, Stage, Watched};
+use crate::step::{Change, Lane, Stage, Step, Watched};
 use crate::steps::kubelet;
 use crate::{catalog, facts, identity, role};
 use faults::Faults;
@@ -96,14 +96,22 @@ pub(super) async fn one_round(common: &Common, environment: Vec<(String, String)
     let records = round::round(&session, VERB, &observer, ROUND_PATIENCE, stop).await;
     release(session.look());
     service::status(&summary(&records));
+    Ok(outcome(&records, &catalog::steps(session.config.node.role)))
+}
+
+/// How a round ended. What only GPUs wait for is looked at ever more slowly: the node is one already.
+fn outcome(records: &[StepRecord], steps: &[Box<dyn Step>]) -> Outcome {
     let any = |verdict| records.iter().any(|record| record.verdict == verdict);
-    Ok(if any(Verdict::Broken) || any(Verdict::Pending) {
+    let is_of_gpus = |record: &StepRecord| steps.iter().any(|step| step.name() == record.name && step.lane() == Lane::Gpu);
+    if any(Verdict::Broken) || any(Verdict::Pending) {
         Outcome::Troubled
     } else if records.iter().all(|record| record.verdict.is_settled()) {
         Outcome::Settled
+    } else if records.iter().all(|record| record.verdict.is_settled() || is_of_gpus(record)) {
+        Outcome::Troubled
     } else {
         Outcome::Waits
-    })
+    }
 }
 
 /// Lets systemd start the kubelet, whether or not a round could be made, unless it would start as another node.
@@ -220,5 +228,19 @@ mod tests {
         std::fs::create_dir_all(kept.parent().unwrap()).unwrap();
         std::fs::write(kept, "{").unwrap();
         assert_eq!(released(), [false, false]);
+    }
+
+    #[test]
+    fn what_only_gpus_wait_for_is_looked_at_ever_more_slowly() {
+        let steps = catalog::steps(Role::Worker);
+        let ended = |waiting: &str| {
+            let finding = || crate::step::Finding::new("a-code", "What", "why", "remedy");
+            let verdict = |name: &str| if name == waiting { Verdict::Waiting } else { Verdict::Ready };
+            let records: Vec<StepRecord> =
+                steps.iter().map(|step| StepRecord::of(step.name(), verdict(step.name()), finding())).collect();
+            outcome(&records, &steps)
+        };
+        assert!(matches!(ended("allocatable"), Outcome::Troubled) && matches!(ended("join"), Outcome::Waits));
+        assert!(matches!(ended("nothing"), Outcome::Settled));
     }
 }
