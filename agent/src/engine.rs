@@ -120,12 +120,13 @@ impl Engine<'_> {
             } else if let Some(missing) = missing {
                 work.end(Verdict::Unknown, format!("not looked at: it needs {missing} first"), None);
             } else {
-                self.bring_up_step(step, &mut work, course.deadline).await;
+                self.bring_up_step(step, &mut work, course).await;
             }
             work.record.took = millis(course.began.elapsed().saturating_sub(started));
             self.observer.event(&Event::Ended(step, &work.record));
             course.put(work.record);
         }
+        course.end(lane);
         self.observer.event(&Event::LaneEnded(lane, &course.records_of(lane)));
     }
 
@@ -143,7 +144,8 @@ impl Engine<'_> {
     }
 
     async fn undo_step(&self, step: &dyn Step, work: &mut Work) -> Result<(), String> {
-        let changes = self.look_at_undoing(step).await?;
+        let mut changes = self.look_at_undoing(step).await?;
+        self.leave_for_boot(&mut changes);
         self.apply(step, work, &changes).await.map_err(|failure| failure.to_string())?;
         match self.look_at_undoing(step).await?.as_slice() {
             [] => work.end(Verdict::Ready, "nothing of it is left".to_owned(), None),
@@ -171,11 +173,11 @@ impl Engine<'_> {
         }
     }
 
-    async fn bring_up_step(&self, step: &dyn Step, work: &mut Work, deadline: Instant) {
+    async fn bring_up_step(&self, step: &dyn Step, work: &mut Work, course: &Course<'_>) {
         let mut last: Vec<Change> = Vec::new();
         let (mut attempts, mut applied) = (0, 0);
         let mut backoff = pauses();
-        let deadline = Instant::now().checked_add(step.patience()).map_or(deadline, |own| own.min(deadline));
+        let own_deadline = Instant::now().checked_add(step.patience());
         loop {
             match self.look(step).await {
                 Ok(Status::Ready(evidence)) => return work.end(Verdict::Ready, evidence, None),
@@ -226,7 +228,8 @@ impl Engine<'_> {
                 }
             }
             let pause = backoff.next().unwrap_or(LONGEST_PAUSE);
-            if Instant::now() + pause > deadline || self.stop.requested() {
+            let later = Instant::now() + pause;
+            if course.is_over_for(step.lane(), later) || own_deadline.is_some_and(|own| later > own) || self.stop.requested() {
                 return;
             }
             self.observer.event(&Event::Waiting(step, &work.record, pause));

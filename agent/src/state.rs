@@ -208,7 +208,10 @@ impl State {
         let of_boot: Vec<&Round> = self.rounds.iter().filter(|round| round.boot_id == boot_id).collect();
         let holds = |round: &&Round| round.step(step).is_some_and(|record| record.verdict == Verdict::Ready);
         let held = of_boot.iter().position(holds)?;
-        of_boot.iter().skip(held + 1).rev().find_map(|round| Some((*round, round.step(step)?.because.as_deref()?)))
+        of_boot.iter().skip(held + 1).rev().find_map(|round| {
+            let record = round.step(step).filter(|record| record.verdict == Verdict::Ready)?;
+            Some((*round, record.because.as_deref()?))
+        })
     }
 
     /// Puts `round` at the end: in place of the last one when it is the same round going on, and not at all when it repeats that.

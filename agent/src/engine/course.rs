@@ -14,8 +14,7 @@ pub(super) struct Course<'a> {
     pub steps: &'a [Box<dyn Step>],
     /// When it began.
     pub began: Instant,
-    /// When waiting ends.
-    pub deadline: Instant,
+    deadline: Instant,
     ended: watch::Sender<Ended>,
 }
 
@@ -24,6 +23,8 @@ struct Ended {
     records: Vec<StepRecord>,
     /// A lane was stopped: those it had left will never end.
     is_cut: bool,
+    /// The GPU lane has nothing left to do.
+    gpus_are_done: bool,
 }
 
 impl<'a> Course<'a> {
@@ -44,6 +45,17 @@ impl<'a> Course<'a> {
         let Ok(ended) = receiver.wait_for(all_ended).await else { return None };
         let holds = |need: &str| ended.records.iter().any(|record| record.name == need && record.verdict == Verdict::Ready);
         step.needs().iter().copied().find(|need| !holds(need))
+    }
+
+    /// Whether waiting until then is too long. While a driver is being built the round goes on anyway, and so does waiting for the
+    /// cluster: GPUs must not keep a node out of it.
+    pub fn is_over_for(&self, lane: Lane, then: Instant) -> bool {
+        then > self.deadline && (lane == Lane::Gpu || self.ended.borrow().gpus_are_done)
+    }
+
+    /// A lane has ended all its steps.
+    pub fn end(&self, lane: Lane) {
+        self.ended.send_modify(|ended| ended.gpus_are_done |= lane == Lane::Gpu);
     }
 
     /// A step has ended.

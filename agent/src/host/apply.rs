@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use anyhow::{Context, Error, anyhow};
+use anyhow::{Context, Error};
 
 use super::Host;
 use super::programs::{Output, Question};
@@ -38,6 +38,8 @@ pub enum Failure {
         /// The newest lines of the unit's log, oldest first.
         log: Vec<String>,
     },
+    /// A container was started and was not given what it needs.
+    NotGiven(String),
     /// Anything else.
     Other(Error),
 }
@@ -56,6 +58,7 @@ impl std::fmt::Display for Failure {
                     log.last().map_or("", |line| line.as_str())
                 )
             }
+            Self::NotGiven(lacking) => formatter.write_str(lacking),
             Self::Other(error) => write!(formatter, "{error:#}"),
         }
     }
@@ -94,7 +97,7 @@ impl Host {
             Change::Sysctl { key, value } => self.files.poke(&sysctl_path(key), value)?,
             Change::TryContainer { container, devices } => {
                 if let Some(lacking) = self.runtime.try_container(container).await?.lacks(container, devices) {
-                    return Err(anyhow!(lacking).into());
+                    return Err(Failure::NotGiven(lacking));
                 }
             }
             Change::Sync => self.kernel.sync(),

@@ -99,14 +99,17 @@ pub trait Gpus {
 pub struct RealGpus {
     files: Files,
     limit: Duration,
-    /// A child that was killed and did not die.
-    stuck: RefCell<Option<tokio::process::Child>>,
+}
+
+thread_local! {
+    /// A child that was killed and did not die; it outlives the round in which it was started.
+    static STUCK: RefCell<Option<tokio::process::Child>> = const { RefCell::new(None) };
 }
 
 impl RealGpus {
     /// The GPUs of the machine whose files these are; an image has none.
     pub fn new(files: &Files) -> Self {
-        Self { files: files.clone(), limit: LIMIT, stuck: RefCell::new(None) }
+        Self { files: files.clone(), limit: LIMIT }
     }
 
     /// The same with another limit.
@@ -116,18 +119,19 @@ impl RealGpus {
     }
 
     /// A former child that is still there, unless it has died in the meantime.
-    fn still_stuck(&self) -> Option<u32> {
-        let mut stuck = self.stuck.borrow_mut();
-        if let Some(Ok(None)) = stuck.as_mut().map(tokio::process::Child::try_wait) {
-            return stuck.as_ref().and_then(tokio::process::Child::id);
-        }
-        *stuck = None;
-        None
+    fn still_stuck() -> Option<u32> {
+        STUCK.with_borrow_mut(|stuck| {
+            if let Some(Ok(None)) = stuck.as_mut().map(tokio::process::Child::try_wait) {
+                return stuck.as_ref().and_then(tokio::process::Child::id);
+            }
+            *stuck = None;
+            None
+        })
     }
 
     async fn printed(&self, helper: Option<&Path>, words: &[&OsStr]) -> Result<Vec<u8>, HelperTrouble> {
         // One that hangs in the kernel is not joined by a second one at every look.
-        if let Some(process) = self.still_stuck() {
+        if let Some(process) = Self::still_stuck() {
             return Err(HelperTrouble::Stuck(process));
         }
         let mut child = helper::start(&self.files, helper, words)?;
@@ -135,7 +139,7 @@ impl RealGpus {
         if printed.is_err()
             && let Some(process) = child::end(&mut child).await
         {
-            *self.stuck.borrow_mut() = Some(child);
+            STUCK.set(Some(child));
             return Err(HelperTrouble::Stuck(process));
         }
         printed

@@ -33,7 +33,11 @@ impl Watch {
                         Err(error) => return Err(error).with_context(|| format!("watching {directory}")),
                     }
                 }
-                Watched::Table(name) => table = Some(TableWatch::over(name)?),
+                Watched::Table(name) => match TableWatch::over(name) {
+                    Ok(watch) => table = Some(watch),
+                    // Without nftables in the kernel there is no table either.
+                    Err(error) => tracing::warn!("{error:#}; changes of table {name} are found by the slow look alone"),
+                },
             }
         }
         Ok(Self { events: inotify.into_event_stream([0; 4096]).context("watching files (inotify)")?, table })

@@ -15,6 +15,7 @@ const LONG: Duration = Duration::from_secs(60);
 pub struct Recorder<'a> {
     host: &'a Host,
     inner: RefCell<Inner>,
+    names: Vec<&'static str>,
     /// Who else watches.
     next: &'a dyn Observer,
 }
@@ -25,9 +26,9 @@ struct Inner {
 }
 
 impl<'a> Recorder<'a> {
-    /// A recorder of one round.
-    pub fn new(host: &'a Host, state: State, round: Round, next: &'a dyn Observer) -> Self {
-        Self { host, inner: RefCell::new(Inner { state, round }), next }
+    /// A recorder of one round. Steps are remembered in the order of their `names`, in whichever one they end.
+    pub fn new(host: &'a Host, state: State, round: Round, names: Vec<&'static str>, next: &'a dyn Observer) -> Self {
+        Self { host, inner: RefCell::new(Inner { state, round }), names, next }
     }
 
     /// A round that begins now.
@@ -74,6 +75,7 @@ impl<'a> Recorder<'a> {
             Some(step) => step.clone_from(record),
             None => steps.push(record.clone()),
         }
+        steps.sort_by_key(|step| self.names.iter().position(|name| *name == step.name));
     }
 }
 

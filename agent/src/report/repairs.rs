@@ -2,10 +2,13 @@
 
 use crate::host::Host;
 use crate::host::cluster::{ClusterError, NodeEvent};
-use crate::state::{Round, State};
+use crate::state::{Round, State, StepRecord};
 
 /// The event's reason.
 const PUT_RIGHT: &str = "PutRight";
+
+/// Steps that do something anew when something else has changed: that is no repair.
+const DONE_ANEW: [&str; 2] = ["driver", "trial"];
 
 /// What this round put right although it had held before in the same boot, as events.
 pub fn of(round: &Round, state: &State) -> Vec<NodeEvent> {
@@ -13,7 +16,8 @@ pub fn of(round: &Round, state: &State) -> Vec<NodeEvent> {
         let (mended, why) = state.drift_of(step, &round.boot_id)?;
         (mended.started == round.started).then(|| format!("{step} was put right again: {why}"))
     };
-    let messages = round.steps.iter().filter_map(|record| repaired(&record.name));
+    let may_drift = |record: &&StepRecord| !DONE_ANEW.contains(&record.name.as_str());
+    let messages = round.steps.iter().filter(may_drift).filter_map(|record| repaired(&record.name));
     messages.map(|message| NodeEvent { reason: PUT_RIGHT.to_owned(), message }).collect()
 }
 
@@ -28,7 +32,7 @@ pub async fn report(host: &Host, node: &str, events: &[NodeEvent]) -> Result<(),
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::state::{StepRecord, Verdict};
+    use crate::state::Verdict;
 
     #[test]
     fn only_the_round_that_put_it_right_tells_it() {

@@ -57,7 +57,7 @@ impl Step for Cdi {
     }
 
     fn needs(&self) -> &'static [&'static str] {
-        &["modules", "toolkit"]
+        &["gpus", "toolkit"]
     }
 
     fn watches(&self) -> &'static [Watched] {
@@ -107,9 +107,9 @@ pub fn of_gpus(look: Look<'_>) -> Result<Option<(String, String)>> {
                 continue;
             }
             let path = format!("{directory}/{name}");
-            if let Some(text) = look.text(&path)?
-                && text.contains(KIND)
-            {
+            let Some(text) = look.text(&path)?.filter(|text| text.contains(KIND)) else { continue };
+            // Others have kinds whose names end so. What cannot be read at all may be ours.
+            if yaml_text::parse::<Spec>(&text).map_or(true, |spec| spec.kind == KIND) {
                 return Ok(Some((path, text)));
             }
         }

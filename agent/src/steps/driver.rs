@@ -18,7 +18,7 @@ mod tests;
 use anyhow::Result;
 use async_trait::async_trait;
 
-use crate::config::Enabled;
+use crate::config::{self, Enabled};
 use crate::host::apply::Failure;
 use crate::look::Look;
 use crate::step::{Change, Finding, Lane, Stage, Status, Step, Watched};
@@ -61,9 +61,15 @@ impl Step for Driver {
             return Ok(Status::Ready("somebody else's driver container has it (/run/nvidia/driver)".to_owned()));
         }
         let install = look.config.gpu.driver.install;
-        if install == Enabled::Never {
+        let is_somebody_elses = has_anything(&present) && !present.is_ours && install != Enabled::Always;
+        if install == Enabled::Never || is_somebody_elses {
             return Ok(only_verified(look, &present));
         }
+        let unsuitable = unsuitable(look, &present);
+        let asked = match unsuitable {
+            None => as_it_is(&look.config.gpu.driver, &present),
+            Some(_) => look.config.gpu.driver.clone(),
+        };
         let kernels: Vec<_> = present.kernels.iter().map(|standing| standing.kernel.clone()).collect();
         let situation = Situation {
             gpus: gpus(look),
@@ -71,12 +77,10 @@ impl Step for Driver {
             os: &look.facts.os,
             kernels: &kernels,
             secure_boot: grounds::secure_boot(look)?,
-            asked: &look.config.gpu.driver,
+            asked: &asked,
         };
-        let is_changeable = present.is_ours || install == Enabled::Always || !has_anything(&present);
-        match unsuitable(look, &present) {
-            None if present.is_complete() => kept(look, &present, decide(&situation).ok()),
-            Some(why) if !is_changeable && present.version.is_some() => Ok(Status::Broken(as_somebody_wanted(&present, &why))),
+        match unsuitable {
+            None if present.is_complete() => kept(look, &present),
             why => match decide(&situation) {
                 Ok(decision) => installing(look, &present, &decision, why),
                 Err(finding) => Ok(Status::Broken(finding)),
@@ -110,6 +114,23 @@ pub(super) fn left_alone(look: Look<'_>, section: &str, install: Enabled) -> Opt
 
 fn gpus(look: Look<'_>) -> Vec<&crate::facts::Gpu> {
     look.facts.gpus_for_containers()
+}
+
+/// What is asked for where there is a driver that suits: that one, whatever would be chosen for a machine without.
+fn as_it_is(asked: &config::Driver, present: &Present) -> config::Driver {
+    let mut asked = asked.clone();
+    if let Some(branch) = present.version.as_ref().and_then(|version| version.split('.').next()) {
+        let line = if present.packages.iter().any(|package| package.name.contains("-server")) { "-server" } else { "" };
+        if let Ok(branch) = format!("{branch}{line}").parse() {
+            asked.branch = if asked.branch.version.is_some() { asked.branch } else { branch };
+        }
+    }
+    match present.flavour {
+        Some(rules::Flavour::Open) => asked.flavour = config::Flavour::Open,
+        Some(rules::Flavour::Proprietary) => asked.flavour = config::Flavour::Proprietary,
+        None => {}
+    }
+    asked
 }
 
 fn has_anything(present: &Present) -> bool {
@@ -165,8 +186,12 @@ fn only_verified(look: Look<'_>, present: &Present) -> Status {
                 (Some(version), Some(standing)) => format!("{version} has no module for kernel {}", standing.kernel.release),
                 (Some(version), None) => format!("dpkg did not finish {version}"),
             };
-            let why = format!("{why}, and gpu.driver.install is \"never\"");
-            let remedy = "install the driver into the image, or write install = \"auto\" under [gpu.driver]";
+            let (because, word) = match look.config.gpu.driver.install {
+                Enabled::Never => ("gpu.driver.install is \"never\"", "auto"),
+                _ => ("somebody else than this agent installed what there is", "always"),
+            };
+            let why = format!("{why}, and {because}");
+            let remedy = format!("install the driver into the image, or write install = \"{word}\" under [gpu.driver]");
             Status::Waiting(Finding::new("driver-missing", "The GPUs have no driver", why, remedy))
         }
     }
@@ -183,14 +208,9 @@ fn as_somebody_wanted(present: &Present, why: &str) -> Finding {
 }
 
 /// The driver is there and right. What the agent installed is also kept at its version.
-fn kept(look: Look<'_>, present: &Present, decision: Option<Decision>) -> Result<Status> {
+/// The next kernel gets its module from the packages' own hooks; that it has none yet is told and takes nothing from the running one.
+fn kept(look: Look<'_>, present: &Present) -> Result<Status> {
     let version = present.version.clone().unwrap_or_default();
-    let next = present.kernels.iter().skip(1).find(|standing| !present.has_module(standing) && standing.failure.is_none());
-    if let (Some(next), Some(decision)) = (next, &decision) {
-        let release = &next.kernel.release;
-        let why = format!("driver {version} has no module yet for the next kernel, {release}");
-        return Ok(Status::pending(why, modules_for(look, present, decision, release)?));
-    }
     if present.is_ours && look.exists(changes::PIN)? {
         let packages: Vec<_> = present.packages.iter().filter(|package| package.is_installed()).collect();
         let parts: Vec<_> = packages.iter().copied().filter(|package| package.driver() == Some(&version)).collect();
@@ -219,7 +239,9 @@ fn installing(look: Look<'_>, present: &Present, decision: &Decision, unsuitable
     };
     let is_of_other = |package: &packages::Installed| {
         let other = package.driver().is_some_and(|version| !version.starts_with(&decision.version_start()));
-        package.state != "config-files" && (package.has_modules() || other) && !wanted.contains(&package.name.as_str())
+        // Modules of the same version for other kernels are what there is to go back to.
+        let other_flavour = package.has_modules() && package.is_open() != (decision.flavour == rules::Flavour::Open);
+        package.state != "config-files" && (other_flavour || other) && !wanted.contains(&package.name.as_str())
     };
     let remove: Vec<_> = present.packages.iter().filter(|package| is_of_other(package)).collect();
     let half_done = present.half_done();

@@ -3,6 +3,8 @@
 use anyhow::{Result, bail};
 use async_trait::async_trait;
 
+use super::driver::without_gpus;
+use crate::config::Enabled;
 use crate::identity;
 use crate::kernel_log::standing::{self, Remembered, Standing, Told};
 use crate::look::Look;
@@ -37,11 +39,11 @@ impl Step for GpuFaults {
     }
 
     async fn check(&self, look: Look<'_>) -> Result<Status> {
-        if look.facts.gpus.is_empty() && look.facts.nvswitches.is_empty() {
-            return match &look.facts.gpus_unseen {
-                Some(why) => bail!("whether there are GPUs was not seen: {why}"),
-                None => Ok(Status::Ready("no GPU".to_owned())),
-            };
+        if let Some(why) = &look.facts.gpus_unseen {
+            bail!("whether there are GPUs was not seen: {why}");
+        }
+        if let Some(why) = without_gpus(look).filter(|_| !has_switches_of_ours(look)) {
+            return Ok(Status::Ready(why));
         }
         let verdict = standing::judge(&look.facts.boot_id, &look.kernel_log()?, &remembered(look));
         Ok(match verdict.standing.as_slice() {
@@ -50,6 +52,11 @@ impl Step for GpuFaults {
             [worst, others @ ..] => Status::Broken(finding(worst, others)),
         })
     }
+}
+
+/// Switches without GPUs: all of these have fallen off the bus, or are another machine's.
+fn has_switches_of_ours(look: Look<'_>) -> bool {
+    look.facts.gpus.is_empty() && !look.facts.nvswitches.is_empty() && look.config.gpu.enabled != Enabled::Never
 }
 
 /// Each once, with how often the log has it.

@@ -27,7 +27,7 @@ const PROGRAMS: [&str; 3] = ["nvidia-container-runtime", "nvidia-ctk", "nvidia-c
 const PACKAGE: &str = "nvidia-container-toolkit";
 
 /// The toolkit's own configuration.
-const CONFIGURATION: &str = "/etc/nvidia-container-runtime/config.toml";
+pub const CONFIGURATION: &str = "/etc/nvidia-container-runtime/config.toml";
 
 const APT_SOURCE: &str = "/etc/apt/sources.list.d/gpuk-agent-nvidia-container-toolkit.sources";
 const YUM_NAME: &str = "gpuk-agent-nvidia-container-toolkit";

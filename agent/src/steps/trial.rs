@@ -8,6 +8,7 @@ use async_trait::async_trait;
 
 use super::cdi;
 use super::driver::without_gpus;
+use super::toolkit;
 use crate::digest::sha256;
 use crate::facts::loaded_module::loaded_module;
 use crate::host::apply::Failure;
@@ -65,8 +66,10 @@ impl Step for Trial {
     }
 
     fn judge(&self, failure: &Failure, _look: Look<'_>) -> Option<Status> {
-        let Failure::Other(error) = failure else { return None };
-        Some(Status::Broken(without_gpu(format!("{error:#}"))))
+        Some(match failure {
+            Failure::NotGiven(lacking) => Status::Broken(without_gpu(lacking.clone())),
+            other => Status::Waiting(not_started(other.to_string())),
+        })
     }
 }
 
@@ -80,16 +83,20 @@ fn without_gpu(why: String) -> Finding {
     Finding::new("container-without-gpu", "A container that asks for GPUs is not given them", why, remedy)
 }
 
+fn not_started(why: String) -> Finding {
+    let remedy = "crictl info, journalctl --unit containerd   (say why no container starts), then: gpuk-agent up";
+    Finding::new("container-not-started", "A container that asks for GPUs did not start", why, remedy)
+}
+
 /// Tries a container now, whatever an earlier one was given.
 pub async fn now(look: Look<'_>) -> Result<Status> {
     let (container, devices) = (container(look), devices(look)?);
-    let lacking = match look.try_container(&container).await {
-        Ok(tried) => tried.lacks(&container, &devices),
-        Err(error) => Some(format!("{error:#}")),
-    };
-    Ok(match lacking {
-        Some(why) => Status::Broken(without_gpu(why)),
-        None => Status::Ready(format!("a container was given {}", devices.join(", "))),
+    Ok(match look.try_container(&container).await {
+        Err(error) => Status::Waiting(not_started(format!("{error:#}"))),
+        Ok(tried) => match tried.lacks(&container, &devices) {
+            Some(lacking) => Status::Broken(without_gpu(lacking)),
+            None => Status::Ready(format!("a container was given {}", devices.join(", "))),
+        },
     })
 }
 
@@ -103,10 +110,11 @@ fn devices(look: Look<'_>) -> Result<Vec<String>> {
 fn circumstances(look: Look<'_>, devices: &[String]) -> Result<String> {
     let digest = |text: Option<String>| text.map(|text| sha256(text.as_bytes())).unwrap_or_default();
     Ok(format!(
-        "driver {}\ndevices {}\nspecification {}\ncontainerd {}\n",
+        "driver {}\ndevices {}\nspecification {}\ncontainerd {}\ntoolkit {}\n",
         loaded_module(look)?.map(|module| module.version).unwrap_or_default(),
         devices.join(" "),
         digest(cdi::of_gpus(look)?.map(|(_, text)| text)),
         digest(look.text(&look.config.containerd.config_file)?),
+        digest(look.text(toolkit::CONFIGURATION)?),
     ))
 }

@@ -130,9 +130,10 @@ pub async fn round(session: &Session, verb: &str, observer: &dyn Observer, patie
     let look = Look::new(host, config, facts);
     let mut state = State::load(host, &identity::instance_id(look), config.node.role);
     state.node = identity::name(look).unwrap_or_default();
-    let recorder = Recorder::new(host, state, Recorder::begin(host, verb, &facts.boot_id), observer);
-    let (observer, ends) = LaneEnds::before(&recorder);
     let steps = catalog::steps(config.node.role);
+    let names = steps.iter().map(|step| step.name()).collect();
+    let recorder = Recorder::new(host, state, Recorder::begin(host, verb, &facts.boot_id), names, observer);
+    let (observer, ends) = LaneEnds::before(&recorder);
     let working = async {
         // It goes when the work is done, and the reports end then.
         let observer = observer;

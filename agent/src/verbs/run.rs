@@ -101,16 +101,16 @@ pub(super) async fn one_round(common: &Common, environment: Vec<(String, String)
 
 /// How a round ended. What only GPUs wait for is looked at ever more slowly: the node is one already.
 fn outcome(records: &[StepRecord], steps: &[Box<dyn Step>]) -> Outcome {
-    let any = |verdict| records.iter().any(|record| record.verdict == verdict);
-    let is_of_gpus = |record: &StepRecord| steps.iter().any(|step| step.name() == record.name && step.lane() == Lane::Gpu);
-    if any(Verdict::Broken) || any(Verdict::Pending) {
-        Outcome::Troubled
-    } else if records.iter().all(|record| record.verdict.is_settled()) {
-        Outcome::Settled
-    } else if records.iter().all(|record| record.verdict.is_settled() || is_of_gpus(record)) {
-        Outcome::Troubled
-    } else {
+    let is_of_gpus = |record: &&StepRecord| steps.iter().any(|step| step.name() == record.name && step.lane() == Lane::Gpu);
+    let of_node: Vec<&StepRecord> = records.iter().filter(|record| !is_of_gpus(record)).collect();
+    let is_troubled = |record: &&StepRecord| matches!(record.verdict, Verdict::Broken | Verdict::Pending);
+    let all_settled = |records: &[&StepRecord]| records.iter().all(|record| record.verdict.is_settled());
+    if !all_settled(&of_node) && !of_node.iter().any(is_troubled) {
         Outcome::Waits
+    } else if all_settled(&of_node) && records.iter().all(|record| record.verdict.is_settled()) {
+        Outcome::Settled
+    } else {
+        Outcome::Troubled
     }
 }
 
@@ -235,12 +235,17 @@ mod tests {
         let steps = catalog::steps(Role::Worker);
         let ended = |waiting: &str| {
             let finding = || crate::step::Finding::new("a-code", "What", "why", "remedy");
-            let verdict = |name: &str| if name == waiting { Verdict::Waiting } else { Verdict::Ready };
+            let verdict = |name: &str| match name {
+                "driver" if waiting == "join beside a broken driver" => Verdict::Broken,
+                _ if waiting.starts_with(name) => Verdict::Waiting,
+                _ => Verdict::Ready,
+            };
             let records: Vec<StepRecord> =
                 steps.iter().map(|step| StepRecord::of(step.name(), verdict(step.name()), finding())).collect();
             outcome(&records, &steps)
         };
         assert!(matches!(ended("allocatable"), Outcome::Troubled) && matches!(ended("join"), Outcome::Waits));
+        assert!(matches!(ended("join beside a broken driver"), Outcome::Waits), "a broken GPU does not slow a join");
         assert!(matches!(ended("nothing"), Outcome::Settled));
     }
 }

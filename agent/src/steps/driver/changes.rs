@@ -52,7 +52,10 @@ pub fn install(decision: &Decision, asked: &Driver, ground: &Ground<'_>) -> Vec<
                 changes.push(Change::write(APT_SOURCE, apt_source(repository, asked.repository_key.as_ref())));
             }
             changes.push(apt_update());
-            changes.extend(purge(&ground.remove));
+            if let Some(purge) = purge(&ground.remove) {
+                // What is there goes once what takes its place is here.
+                changes.extend([apt_download(packages), purge]);
+            }
             changes.push(apt_install(packages));
             changes
         }
@@ -78,6 +81,13 @@ pub fn install(decision: &Decision, asked: &Driver, ground: &Ground<'_>) -> Vec<
 /// apt reads what its repositories have; one that cannot be read is an error.
 pub fn apt_update() -> Change {
     apt(UPDATE_LIMIT, &["--option", "APT::Update::Error-Mode=any", "update"], &[])
+}
+
+/// apt fetches these and all that they need.
+fn apt_download(packages: &[Package]) -> Change {
+    let words: Vec<String> = packages.iter().map(|package| package.word(Manager::Apt)).collect();
+    let options = ["--no-install-recommends", "--allow-change-held-packages", "--allow-downgrades", "--download-only", "install"];
+    apt(INSTALL_LIMIT, &options, &words)
 }
 
 /// apt installs these, at the versions that will do.

@@ -44,7 +44,7 @@ fn broken(status: &Status) -> &Finding {
 #[tokio::test]
 async fn a_machine_without_gpus_has_no_faults() {
     let (_root, host) = machine(&[]);
-    assert_eq!(check(&GpuFaults, &host, &facts(), "").await, Status::Ready("no GPU".to_owned()));
+    assert_eq!(check(&GpuFaults, &host, &facts(), "").await, Status::Ready("no NVIDIA GPU for containers".to_owned()));
     let unseen = Facts { gpus_unseen: Some("/sys is not there".to_owned()), ..facts() };
     let config = crate::config::load(Vec::new()).unwrap().config;
     assert!(GpuFaults.check(Look::new(&host, &config, &unseen)).await.is_err());

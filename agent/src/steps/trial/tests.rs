@@ -78,7 +78,7 @@ async fn a_container_is_tried_once_and_again_when_something_changed() {
     }
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn what_a_container_was_not_given_is_named() {
     let (_root, host) = machine(Some(&["null", "nvidia0", "nvidiactl"]));
     let record = round(&host).await;
@@ -86,5 +86,8 @@ async fn what_a_container_was_not_given_is_named() {
     assert_eq!((record.verdict, finding.code.as_str()), (Verdict::Broken, "container-without-gpu"));
     assert!(finding.why.contains("was not given nvidia1; its /dev has null, nvidia0, nvidiactl"), "{}", finding.why);
     let (_root, host) = machine(None);
-    assert!(round(&host).await.finding.unwrap().why.contains("no runtime for \"nvidia\" is configured"));
+    let record = round(&host).await;
+    let finding = record.finding.unwrap();
+    assert_eq!(finding.code, "container-not-started", "that is no word about what a container is given");
+    assert!(finding.why.contains("no runtime for \"nvidia\" is configured"));
 }
