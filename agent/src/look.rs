@@ -5,7 +5,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
-use anyhow::Result;
+use anyhow::{Context, Result, bail};
 use gpuk_nvml::CudaCheck;
 
 use crate::config::{Config, Enabled};
@@ -63,6 +63,21 @@ impl<'a> Look<'a> {
     /// The whole file as text (not UTF-8 is an error that names the file), or `None` when it is absent.
     pub fn text(&self, path: impl AsRef<Path>) -> Result<Option<String>> {
         self.host.files.text(path.as_ref())
+    }
+
+    /// The same of a file that a driver fills while it is read and may hang in: an error after two seconds. The read itself goes on, in a
+    /// thread of its own.
+    pub async fn text_of_driver(&self, path: impl AsRef<Path>) -> Result<Option<String>> {
+        let (files, path) = (self.host.files.clone(), path.as_ref().to_owned());
+        let reading = tokio::task::spawn_blocking({
+            let path = path.clone();
+            move || files.text(&path)
+        });
+        let limit = Duration::from_secs(2);
+        match tokio::time::timeout(limit, reading).await {
+            Ok(read) => read.with_context(|| format!("reading {}", path.display()))?,
+            Err(_) => bail!("reading {}: the driver did not answer in {} s", path.display(), limit.as_secs()),
+        }
     }
 
     /// The file opened for reading parts of it, or `None` when it is absent.

@@ -31,7 +31,10 @@ pub fn main(cli: &Cli, environment: Vec<(String, String)>) -> Exit {
         }
     };
     let tasks = tokio::task::LocalSet::new();
-    tasks.block_on(&runtime, dispatch(cli, environment))
+    let exit = tasks.block_on(&runtime, dispatch(cli, environment));
+    // A read that hangs in a driver must not keep the program from ending.
+    runtime.shutdown_background();
+    exit
 }
 
 async fn dispatch(cli: &Cli, environment: Vec<(String, String)>) -> Exit {

@@ -77,11 +77,11 @@ fn is_version(word: &str) -> bool {
 }
 
 /// The GPUs that the loaded module has taken, in the order of their addresses.
-pub fn gpus(look: Look<'_>) -> Result<Vec<ModuleGpu>> {
+pub async fn gpus(look: Look<'_>) -> Result<Vec<ModuleGpu>> {
     let mut gpus = Vec::new();
     for address in look.list(GPUS)? {
         // A GPU may leave the bus between the two looks.
-        if let Some(text) = look.text(format!("{GPUS}/{address}/information"))? {
+        if let Some(text) = look.text_of_driver(format!("{GPUS}/{address}/information")).await? {
             gpus.push(information(address, &text));
         }
     }
@@ -129,13 +129,13 @@ mod tests {
         }
     }
 
-    #[test]
-    fn gpus_of_the_loaded_module() {
+    #[tokio::test]
+    async fn gpus_of_the_loaded_module() {
         let root = tempfile::tempdir().unwrap();
         let (host, config) = (Host::of_fakes(root.path()).unwrap(), crate::config::load(Vec::new()).unwrap().config);
         let facts = Facts::default();
         let look = Look::new(&host, &config, &facts);
-        assert_eq!((loaded_module(look).unwrap(), gpus(look).unwrap()), (None, Vec::new()), "no module");
+        assert_eq!((loaded_module(look).unwrap(), gpus(look).await.unwrap()), (None, Vec::new()), "no module");
         let write = |address: &str, text: &str| {
             let directory = root.path().join("proc/driver/nvidia/gpus").join(address);
             std::fs::create_dir_all(&directory).unwrap();
@@ -147,7 +147,7 @@ mod tests {
              Bus Location: \t 0000:3b:00.0\nDevice Minor: \t 1\nGPU Excluded:\t No\n",
         );
         write("0000:00:1e.0", "Model: \t\t Unknown\nGPU UUID: \t GPU-????????-????-????-????-????????????\nDevice Minor: \t 0\n");
-        let found = gpus(look).unwrap();
+        let found = gpus(look).await.unwrap();
         let unknown = ModuleGpu { address: "0000:00:1e.0".to_owned(), minor: Some(0), ..ModuleGpu::default() };
         let known = ModuleGpu {
             address: "0000:3b:00.0".to_owned(),

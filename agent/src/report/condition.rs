@@ -10,6 +10,9 @@ pub const NODE_BOOTSTRAPPED: &str = "NodeBootstrapped";
 /// The type of the condition that every step of the GPU lane holds; it is there only on nodes with GPUs.
 pub const GPU_READY: &str = "GPUReady";
 
+/// The reason of [`without_gpus`].
+const NO_GPUS: &str = "NoGPUs";
+
 /// What the records say, as a condition of this type: True, for this reason, only when every step holds.
 pub fn from_records(kind: &str, reason: &str, records: &[StepRecord]) -> Condition {
     let kind = kind.to_owned();
@@ -30,11 +33,18 @@ pub fn from_records(kind: &str, reason: &str, records: &[StepRecord]) -> Conditi
     }
 }
 
+/// The condition of a node that has no GPU any more, for those that had some.
+pub fn without_gpus() -> Condition {
+    let message = "no NVIDIA GPU for containers on the PCI bus".to_owned();
+    Condition { kind: GPU_READY.to_owned(), status: "False".to_owned(), reason: NO_GPUS.to_owned(), message }
+}
+
 /// Sets the condition where the Node says something else. Returns whether it was set.
 pub async fn report(host: &Host, node: &str, wanted: &Condition) -> Result<bool, ClusterError> {
     let Some(object) = host.cluster.node(node).await? else { return Ok(false) };
     let now = object.condition(&wanted.kind);
-    if now == Some(wanted) {
+    // A node that never had GPUs has nothing to say of them.
+    if now == Some(wanted) || (now.is_none() && wanted.reason == NO_GPUS) {
         return Ok(false);
     }
     let transition = now.is_none_or(|condition| condition.status != wanted.status);
@@ -54,6 +64,7 @@ fn camel(code: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::host::cluster::{Node, ScriptedCluster};
     use crate::step::Finding;
 
     fn record(name: &str, verdict: Verdict, finding: Option<Finding>) -> StepRecord {
@@ -85,5 +96,20 @@ mod tests {
         );
         assert_eq!((condition.status.as_str(), condition.reason.as_str()), ("False", "NodeNotReady"));
         assert_eq!(condition.message, "node: The node is registered but not Ready");
+    }
+
+    #[tokio::test]
+    async fn a_node_whose_gpus_are_gone_stops_saying_that_they_are_ready() {
+        let root = tempfile::tempdir().unwrap();
+        let report_to = async |conditions: Vec<Condition>| {
+            let node = Node { conditions, ..Node::default() };
+            let cluster = ScriptedCluster::answering(Ok(Some(node)));
+            let host = Host { cluster: Box::new(cluster), ..Host::of_fakes(root.path()).unwrap() };
+            report(&host, "gpu-1", &without_gpus()).await.unwrap()
+        };
+        let ready = Condition { status: "True".to_owned(), reason: "Usable".to_owned(), ..without_gpus() };
+        assert!(report_to(vec![ready]).await);
+        assert!(!report_to(vec![without_gpus()]).await, "it says so already");
+        assert!(!report_to(Vec::new()).await, "it never had any");
     }
 }

@@ -43,11 +43,7 @@ impl Ends {
     /// Reports each lane's condition as it ends, until none can end any more.
     pub async fn report(mut self, host: &Host, look: Look<'_>) {
         while let Some((lane, records)) = self.0.recv().await {
-            let is_reported = match lane {
-                Lane::Node => !records.is_empty(),
-                Lane::Gpu => look.wants_gpus() && !records.is_empty(),
-            };
-            if is_reported && is_wanted(host, look) {
+            if !records.is_empty() && is_wanted(host, look) {
                 report(host, look, lane, &records).await;
             }
         }
@@ -62,11 +58,12 @@ pub fn is_wanted(host: &Host, look: Look<'_>) -> bool {
 }
 
 async fn report(host: &Host, look: Look<'_>, lane: Lane, records: &[StepRecord]) {
-    let (kind, reason) = match lane {
-        Lane::Node => (NODE_BOOTSTRAPPED, "Bootstrapped"),
-        Lane::Gpu => (GPU_READY, "Usable"),
+    let wanted = match lane {
+        Lane::Node => condition::from_records(NODE_BOOTSTRAPPED, "Bootstrapped", records),
+        Lane::Gpu if look.facts.gpus_for_containers().is_empty() => condition::without_gpus(),
+        Lane::Gpu => condition::from_records(GPU_READY, "Usable", records),
     };
-    let wanted = condition::from_records(kind, reason, records);
+    let kind = wanted.kind.as_str();
     // The name may have been decided on the way.
     let node = identity::name(look).unwrap_or_default();
     match condition::report(host, &node, &wanted).await {

@@ -7,8 +7,8 @@ use crate::state::{Round, State, StepRecord};
 /// The event's reason.
 const PUT_RIGHT: &str = "PutRight";
 
-/// Steps that do something anew when something else has changed: that is no repair.
-const DONE_ANEW: [&str; 2] = ["driver", "trial"];
+/// Steps that do something more, or anew, when something else has changed (the node joined): that is no repair.
+const DONE_ANEW: [&str; 3] = ["identity", "driver", "trial"];
 
 /// What this round put right although it had held before in the same boot, as events.
 pub fn of(round: &Round, state: &State) -> Vec<NodeEvent> {

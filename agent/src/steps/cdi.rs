@@ -10,6 +10,7 @@ use anyhow::Result;
 use async_trait::async_trait;
 
 use super::driver::without_gpus;
+use super::toolkit;
 use crate::config::yaml_text;
 use crate::facts::loaded_module::loaded_module;
 use crate::host::apply::Failure;
@@ -67,6 +68,9 @@ impl Step for Cdi {
     async fn check(&self, look: Look<'_>) -> Result<Status> {
         if let Some(why) = without_gpus(look) {
             return Ok(Status::Ready(why));
+        }
+        if toolkit::is_operators(look)? {
+            return Ok(Status::Ready("the GPU Operator's toolkit hands over GPUs".to_owned()));
         }
         let Some(loaded) = loaded_module(look)? else {
             return Ok(Status::Waiting(Finding::new(

@@ -64,13 +64,16 @@ impl Step for Modules {
         if let Some(finding) = taken(look, &gpus)? {
             return Ok(Status::Broken(finding));
         }
+        let present = Present::look(look)?;
+        if present.in_container && present.version.is_none() {
+            return Ok(Status::Ready("somebody else's driver container has them (/run/nvidia/driver)".to_owned()));
+        }
         let mut absent = Vec::new();
         for (name, path) in MODULES {
             if !look.exists(path)? {
                 absent.push(name);
             }
         }
-        let present = Present::look(look)?;
         let loaded = loaded_module(look)?.map(|module| module.version);
         // Modules of another version than the libraries' are not joined by more of them.
         if let (Some(loaded), Some(library)) = (&loaded, &present.version)
@@ -85,7 +88,7 @@ impl Step for Modules {
         if let Some(finding) = not_driven(look, &gpus)? {
             return Ok(Status::Broken(finding));
         }
-        if let Some((why, changes)) = nodes::missing(look)? {
+        if let Some((why, changes)) = nodes::missing(look).await? {
             return Ok(Status::pending(why, changes));
         }
         let loaded = loaded.unwrap_or_default();

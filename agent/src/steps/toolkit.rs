@@ -62,7 +62,7 @@ impl Step for Toolkit {
         if let Some(why) = left_alone(look, "gpu.toolkit", look.config.gpu.toolkit.install) {
             return Ok(Status::Ready(why));
         }
-        if look.exists(format!("{OPERATOR}/{}", PROGRAMS[0]))? {
+        if is_operators(look)? {
             return Ok(Status::Ready(format!("the GPU Operator's, in {OPERATOR}, which configures it")));
         }
         let mut missing = Vec::new();
@@ -88,6 +88,11 @@ impl Step for Toolkit {
     fn judge(&self, failure: &Failure, look: Look<'_>) -> Option<Status> {
         failures::judge(failure, look)
     }
+}
+
+/// Whether the GPU Operator brings the toolkit, and keeps it.
+pub fn is_operators(look: Look<'_>) -> Result<bool> {
+    look.exists(format!("{OPERATOR}/{}", PROGRAMS[0]))
 }
 
 fn place(look: Look<'_>, program: &str) -> Result<Option<&'static str>> {

@@ -3,6 +3,7 @@
 use anyhow::{Context, Result};
 
 use super::run;
+use crate::facts::loaded_module;
 use crate::look::Look;
 use crate::step::Change;
 
@@ -18,8 +19,8 @@ struct Node {
 }
 
 /// What is wrong with device nodes, and what makes them; `None` when all are right.
-pub fn missing(look: Look<'_>) -> Result<Option<(String, Vec<Change>)>> {
-    let minors = minors(look)?;
+pub async fn missing(look: Look<'_>) -> Result<Option<(String, Vec<Change>)>> {
+    let minors = minors(look).await?;
     let nodes = expected(&look.text("/proc/devices")?.unwrap_or_default(), &minors)?;
     let mut wrong = Vec::new();
     for node in &nodes {
@@ -58,14 +59,11 @@ fn without_links(look: Look<'_>, nodes: &[Node]) -> Result<Option<(String, Vec<C
     Ok((!absent.is_empty()).then(|| (format!("{} not there or of another device", absent.join(", ")), changes)))
 }
 
-/// The minor numbers of the GPUs that the driver has: `Device Minor:` in their information.
-fn minors(look: Look<'_>) -> Result<Vec<u64>> {
+/// The minor numbers of the GPUs that the driver has.
+async fn minors(look: Look<'_>) -> Result<Vec<u64>> {
     let mut minors = Vec::new();
-    for address in look.list("/proc/driver/nvidia/gpus")? {
-        let path = format!("/proc/driver/nvidia/gpus/{address}/information");
-        let text = look.text(&path)?.unwrap_or_default();
-        let minor = text.lines().find_map(|line| line.strip_prefix("Device Minor:")?.trim().parse().ok());
-        minors.push(minor.with_context(|| format!("reading {path}: it has no Device Minor"))?);
+    for gpu in loaded_module::gpus(look).await? {
+        minors.push(u64::from(gpu.minor.with_context(|| format!("the driver names no minor number of GPU {}", gpu.address))?));
     }
     minors.sort_unstable();
     Ok(minors)

@@ -33,7 +33,7 @@ pub async fn driver(look: Look<'_>) -> Option<Driver> {
         Ok(module) => driver.module = module,
         Err(error) => driver.unseen.push(format!("{error:#}")),
     }
-    match loaded_module::gpus(look) {
+    match loaded_module::gpus(look).await {
         Ok(gpus) => driver.gpus = gpus,
         Err(error) => driver.unseen.push(format!("{error:#}")),
     }
