@@ -103,6 +103,7 @@ impl Host {
                     );
                 }
             }
+            Change::NodeLabels { node, labels } => self.cluster.set_labels(node, labels).await.map_err(Error::from)?,
             Change::Sync => self.kernel.sync(),
         }
         Ok(())
