@@ -1,5 +1,6 @@
 //! A node is healthy when a short list of things is true of it; a step looks at one of them and answers with data.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -184,6 +185,13 @@ pub enum Change {
         /// What it must be given.
         devices: Vec<String>,
     },
+    /// Set labels of this node's own object, with its own credential; the object's other labels stay.
+    NodeLabels {
+        /// The Node's name.
+        node: String,
+        /// What each is to be.
+        labels: BTreeMap<String, String>,
+    },
     /// Flush every file system to disk, so that what was done survives a power cut.
     Sync,
 }
@@ -204,7 +212,9 @@ impl Change {
         match self {
             Self::Write { .. } | Self::Remove { .. } | Self::Sync => false,
             Self::Run(command) => command.needs_running_system,
-            Self::Unit(..) | Self::Hostname(_) | Self::Sysctl { .. } | Self::TryContainer { .. } => true,
+            Self::Unit(..) | Self::Hostname(_) | Self::Sysctl { .. } | Self::TryContainer { .. } | Self::NodeLabels { .. } => {
+                true
+            }
         }
     }
 }
@@ -226,6 +236,10 @@ impl std::fmt::Display for Change {
                     container.handler,
                     devices.join(", ")
                 )
+            }
+            Self::NodeLabels { node, labels } => {
+                let labels: Vec<String> = labels.iter().map(|(key, value)| format!("{key}={value}")).collect();
+                write!(formatter, "label Node {node} with {}", labels.join(", "))
             }
             Self::Sync => write!(formatter, "sync file systems"),
         }

@@ -11,6 +11,7 @@ pub mod identity;
 pub mod join;
 pub mod kernel;
 pub mod kubelet;
+pub mod labels;
 pub mod modules;
 pub mod node;
 pub mod observed;

@@ -49,6 +49,10 @@ fn a_pod_that_asks_for_a_gpu_is_given_it() -> Result<()> {
         wait_for("the condition GPUReady", LIMIT, || {
             Ok(condition(&stage.cluster, "GPUReady")?.filter(|status| status == "False"))
         })?;
+        wait_for("the label of the GPU's product", LIMIT, || {
+            let node = stage.cluster.node(NODE)?.unwrap_or_default();
+            Ok((node["metadata"]["labels"]["nvidia.com/gpu.product"] == "Tesla-T4").then_some(()))
+        })?;
         let taints = stage.cluster.kubectl(&["get", "node", NODE, "--output=jsonpath={.spec.taints[*].key}"])?;
         ensure!(taints.contains("nvidia.com/gpu"), "the node registered without the taint of GPUs: {taints}");
         let second = machine.check("gpuk-agent plan --json || test $? = 75", SHORT)?;

@@ -100,6 +100,7 @@ impl Host {
                     return Err(Failure::NotGiven(lacking));
                 }
             }
+            Change::NodeLabels { node, labels } => self.cluster.set_labels(node, labels).await.map_err(Error::from)?,
             Change::Sync => self.kernel.sync(),
         }
         Ok(())

@@ -3,6 +3,7 @@
 mod node;
 
 use std::cell::RefCell;
+use std::collections::BTreeMap;
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -63,6 +64,10 @@ pub trait Cluster {
 
     /// Sets one condition in the Node's status; `now` is RFC 3339; `transition` when its status (not only its words) changes.
     async fn set_condition(&self, name: &str, condition: &Condition, now: &str, transition: bool) -> Result<(), ClusterError>;
+
+    /// Sets these labels of the Node and leaves its others as they are. A node may set only some on itself (Kubernetes documentation,
+    /// "Using Node Authorization", section on the admission plugin NodeRestriction).
+    async fn set_labels(&self, name: &str, labels: &BTreeMap<String, String>) -> Result<(), ClusterError>;
 
     /// Records an event of type `Warning` about the Node; `now` is RFC 3339.
     async fn record_event(&self, name: &str, event: &NodeEvent, now: &str) -> Result<(), ClusterError>;
@@ -125,6 +130,18 @@ impl ApiServer {
             Err(_) => Err(ClusterError::Unreachable(format!("the API server did not answer in {} s", LIMIT.as_secs()))),
         }
     }
+
+    /// Merges these fields into a Node; `part` is empty or a subresource, e.g. `/status`.
+    async fn patch(&self, name: &str, part: &str, fields: &Value) -> Result<(), ClusterError> {
+        let request = http::Request::patch(format!("/api/v1/nodes/{name}{part}?fieldManager={AGENT}"))
+            .header("content-type", "application/strategic-merge-patch+json")
+            .body(fields.to_string().into_bytes())
+            .map_err(|error| ClusterError::Unreachable(format!("node name {name:?}: {error}")))?;
+        match self.request(request).await? {
+            Some(_) => Ok(()),
+            None => Err(ClusterError::Refused(404, format!("node {name:?} not found"))),
+        }
+    }
 }
 
 #[async_trait(?Send)]
@@ -155,15 +172,11 @@ impl Cluster for ApiServer {
         if transition {
             element["lastTransitionTime"] = now.into();
         }
-        let patch = json!({"status": {"conditions": [element]}});
-        let request = http::Request::patch(format!("/api/v1/nodes/{name}/status?fieldManager={AGENT}"))
-            .header("content-type", "application/strategic-merge-patch+json")
-            .body(patch.to_string().into_bytes())
-            .map_err(|error| ClusterError::Unreachable(format!("node name {name:?}: {error}")))?;
-        match self.request(request).await? {
-            Some(_) => Ok(()),
-            None => Err(ClusterError::Refused(404, format!("node {name:?} not found"))),
-        }
+        self.patch(name, "/status", &json!({"status": {"conditions": [element]}})).await
+    }
+
+    async fn set_labels(&self, name: &str, labels: &BTreeMap<String, String>) -> Result<(), ClusterError> {
+        self.patch(name, "", &json!({"metadata": {"labels": labels}})).await
     }
 
     async fn record_event(&self, name: &str, event: &NodeEvent, now: &str) -> Result<(), ClusterError> {
@@ -187,7 +200,7 @@ impl Cluster for ApiServer {
     }
 }
 
-/// A fake: one Node (or none), and the conditions that were set on it.
+/// A fake: one Node (or none), which keeps the labels that are set on it, and the conditions that were set.
 pub struct ScriptedCluster {
     /// What `node` answers.
     pub answer: RefCell<Result<Option<Node>, ClusterError>>,
@@ -222,6 +235,15 @@ impl Cluster for ScriptedCluster {
 
     async fn set_condition(&self, _name: &str, condition: &Condition, _now: &str, _transition: bool) -> Result<(), ClusterError> {
         self.conditions.borrow_mut().push(condition.clone());
+        Ok(())
+    }
+
+    async fn set_labels(&self, name: &str, labels: &BTreeMap<String, String>) -> Result<(), ClusterError> {
+        match self.answer.borrow_mut().as_mut() {
+            Ok(Some(node)) => node.labels.extend(labels.clone()),
+            Ok(None) => return Err(ClusterError::Refused(404, format!("node {name:?} not found"))),
+            Err(error) => return Err(error.clone()),
+        }
         Ok(())
     }
 

@@ -33,6 +33,15 @@ impl Cluster {
         crate::command::run(&mut command, Duration::from_secs(60)).map(drop)
     }
 
+    /// A kubeconfig with the credential that this node's kubelet would have (Kubernetes documentation, "Using Node Authorization").
+    pub fn kubeconfig_of_kubelet(&self, node: &str) -> Result<String> {
+        let user = ["kubeconfig", "user", "--config", "certificates.yaml", "--org", "system:nodes", "--client-name"];
+        let mut command = std::process::Command::new(&self.tools.kubeadm);
+        command.args(user).arg(format!("system:node:{node}")).current_dir(&self.settings.directory);
+        let kubeconfig = crate::command::run(&mut command, Duration::from_secs(60))?;
+        Ok(super::with_server(&kubeconfig, &self.endpoint()))
+    }
+
     /// Sets the address that `cluster-info` tells to joining nodes.
     pub fn announce(&self, endpoint: &str) -> Result<()> {
         let text = self.kubectl(&["get", "configmap", "cluster-info", "-n", "kube-public", "-o", "json"])?;

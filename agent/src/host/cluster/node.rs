@@ -1,5 +1,7 @@
 //! A Node is read for what it says of one machine, and written for what that machine says of itself (Kubernetes API, `v1.Node`).
 
+use std::collections::BTreeMap;
+
 use serde_json::Value;
 
 /// This node as the API server knows it.
@@ -9,6 +11,8 @@ pub struct Node {
     pub name: String,
     /// `metadata.uid`: a Node that was deleted and registers again has another one.
     pub uid: String,
+    /// `metadata.labels`.
+    pub labels: BTreeMap<String, String>,
     /// `status.nodeInfo.machineID`.
     pub machine_id: String,
     /// `status.nodeInfo.systemUUID`, which the kubelet reads from DMI `product_uuid`.
@@ -56,12 +60,14 @@ impl Node {
         let text_of = |element: Option<&Value>, name: &str| {
             element.and_then(|element| element.get(name)).and_then(Value::as_str).unwrap_or_default().to_owned()
         };
+        let labels = object.pointer("/metadata/labels").and_then(Value::as_object).into_iter().flatten();
         let conditions = list("/status/conditions");
         let address = list("/status/addresses").find(|address| address["type"] == "InternalIP");
         let ready = list("/status/conditions").find(|condition| condition["type"] == "Ready");
         Self {
             name: text("/metadata/name"),
             uid: text("/metadata/uid"),
+            labels: labels.filter_map(|(key, value)| Some((key.clone(), value.as_str()?.to_owned()))).collect(),
             machine_id: text("/status/nodeInfo/machineID"),
             system_uuid: text("/status/nodeInfo/systemUUID"),
             address: text_of(address, "address"),
@@ -140,5 +146,13 @@ mod tests {
         assert_eq!(node(four, json!({})), Some(Offered { capacity: 4, allocatable: 0 }));
         let divided = json!({"nvidia.com/gpu": "0", "nvidia.com/mig-1g.5gb": "7"});
         assert_eq!(node(divided.clone(), divided), Some(Offered { capacity: 7, allocatable: 7 }));
+    }
+
+    #[test]
+    fn labels_are_those_of_the_metadata() {
+        let labels = |object| Node::from_json(&object).labels;
+        let expected = BTreeMap::from([("pool".to_owned(), "t4".to_owned()), ("empty".to_owned(), String::new())]);
+        assert_eq!(labels(json!({"metadata": {"labels": {"pool": "t4", "empty": ""}}})), expected);
+        assert_eq!(labels(json!({"metadata": {}})), BTreeMap::new());
     }
 }

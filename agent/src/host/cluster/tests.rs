@@ -1,6 +1,6 @@
 //! Stands for an API server by the documented form of a Node (Kubernetes API, `v1.Node`) over plain HTTP; it shows nothing of TLS.
 
-use std::io::{Read, Write};
+use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpListener;
 
 use super::*;
@@ -68,4 +68,38 @@ async fn no_proxy_comes_between_a_node_and_its_api_server() {
     // Nobody listens there.
     let proxied = kubeconfig(&server("gpu-1"), ", proxy-url: \"http://127.0.0.1:9\"", "");
     assert_eq!(name(&[(KUBELET_KUBECONFIG, proxied)]).await, "gpu-1");
+}
+
+/// A server that accepts one request: its address, and what will have been sent.
+fn recorder() -> (String, std::thread::JoinHandle<(String, Value)>) {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = format!("http://{}", listener.local_addr().unwrap());
+    let recorded = std::thread::spawn(move || {
+        let (mut stream, _) = listener.accept().unwrap();
+        let mut reader = BufReader::new(stream.try_clone().unwrap());
+        let mut head = String::new();
+        while !head.ends_with("\r\n\r\n") && reader.read_line(&mut head).unwrap() > 0 {}
+        let length = head.to_ascii_lowercase().lines().find_map(|line| line.strip_prefix("content-length: ")?.parse().ok());
+        let mut body = vec![0; length.unwrap()];
+        reader.read_exact(&mut body).unwrap();
+        stream
+            .write_all(b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nConnection: close\r\nContent-Length: 2\r\n\r\n{}")
+            .unwrap();
+        (head, serde_json::from_slice(&body).unwrap())
+    });
+    (address, recorded)
+}
+
+#[tokio::test]
+async fn labels_are_merged_into_the_node_and_nothing_else_is_sent() {
+    let root = tempfile::tempdir().unwrap();
+    let files = Files::below(root.path()).unwrap();
+    let (address, recorded) = recorder();
+    files.write(KUBELET_KUBECONFIG.as_ref(), kubeconfig(&address, "", "").as_bytes(), 0o600).unwrap();
+    let labels = BTreeMap::from([("nvidia.com/gpu.count".to_owned(), "1".to_owned())]);
+    ApiServer::new(&files).set_labels("gpu-1", &labels).await.unwrap();
+    let (head, body) = recorded.join().unwrap();
+    assert!(head.starts_with("PATCH /api/v1/nodes/gpu-1?fieldManager=gpuk-agent HTTP/1.1\r\n"), "{head}");
+    assert!(head.contains("content-type: application/strategic-merge-patch+json\r\n"), "{head}");
+    assert_eq!(body, json!({"metadata": {"labels": {"nvidia.com/gpu.count": "1"}}}));
 }
