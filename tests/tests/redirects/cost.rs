@@ -1,4 +1,7 @@
 //! A rewrite of each packet costs something; it shows only beside the same connection without one.
+//!
+//! Both sides of a connection are threads of this process, and the kernel carries a packet from one network namespace to the next on the
+//! time of whoever sends it: the process's processor time holds the whole way, whatever else the machine does meanwhile.
 
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::{IpAddr, SocketAddr, TcpStream};
@@ -6,6 +9,8 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, anyhow, ensure};
+use nix::sys::resource::{UsageWho, getrusage};
+use nix::sys::time::{TimeVal, TimeValLike as _};
 use vm_tests::network::{Protocol, Wired};
 use vm_tests::progress::say;
 
@@ -34,21 +39,17 @@ pub fn of_the_step(agent: &Agent<'_>) -> Result<()> {
 /// Says what each kind of work takes directly and redirected, and how much more that is.
 pub fn of_connections(node: &Node) -> Result<()> {
     let compare = |what: &str, work: &dyn Fn(u16) -> Result<Duration>| -> Result<()> {
-        let (mut direct, mut redirected) = (Vec::new(), Vec::new());
+        let (mut direct, mut redirected) = (Turns::default(), Turns::default());
         for _ in 0..TURNS {
-            direct.push(work(TARGETS[0])?);
-            redirected.push(work(80)?);
+            direct.take(|| work(TARGETS[0]))?;
+            redirected.take(|| work(80))?;
         }
-        direct.sort();
-        redirected.sort();
-        let more = |place: usize| (redirected[place].as_secs_f64() / direct[place].as_secs_f64() - 1.0) * 100.0;
-        say(format_args!(
-            "{what}: quickest {:?} and {:?}: {:+.1} %, median {:+.1} %",
-            direct[0],
-            redirected[0],
-            more(0),
-            more(TURNS / 2)
-        ));
+        let more = |of: fn(&mut Turns) -> Duration| {
+            let (direct, redirected) = (of(&mut direct.clone()), of(&mut redirected.clone()));
+            format!("{direct:?} and {redirected:?}: {:+.1} %", (redirected.as_secs_f64() / direct.as_secs_f64() - 1.0) * 100.0)
+        };
+        let (time, processor) = (more(|turns| median(&mut turns.time)), more(|turns| median(&mut turns.processor)));
+        say(format_args!("{what}: time {time}, processor time {processor} (medians)"));
         Ok(())
     };
     for address in Wired::NODE {
@@ -62,6 +63,34 @@ pub fn of_connections(node: &Node) -> Result<()> {
         compare(&format!("16 MiB to {address} and back"), &|port| send(node, address, port))?;
     }
     Ok(())
+}
+
+/// What each turn took.
+#[derive(Clone, Default)]
+struct Turns {
+    time: Vec<Duration>,
+    processor: Vec<Duration>,
+}
+
+impl Turns {
+    fn take(&mut self, work: impl FnOnce() -> Result<Duration>) -> Result<()> {
+        let before = processor_time()?;
+        self.time.push(work()?);
+        self.processor.push(processor_time()?.saturating_sub(before));
+        Ok(())
+    }
+}
+
+/// Of all threads of this process, in the kernel and outside.
+fn processor_time() -> Result<Duration> {
+    let usage = getrusage(UsageWho::RUSAGE_SELF).context("asking for the processor time")?;
+    let micros = |time: TimeVal| u64::try_from(time.num_microseconds()).unwrap_or_default();
+    Ok(Duration::from_micros(micros(usage.user_time()) + micros(usage.system_time())))
+}
+
+fn median(all: &mut [Duration]) -> Duration {
+    all.sort();
+    all[all.len() / 2]
 }
 
 fn quickest(all: &[Duration]) -> Duration {
