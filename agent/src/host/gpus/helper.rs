@@ -1,7 +1,8 @@
 //! A program that another one carries must be a file before it can be started, and not every machine lets programs start from everywhere.
 //!
-//! A file comes first, in the state directory where there is one (a look makes none on a machine that the agent does not keep): a program that is in memory only looks like an attack to those who watch for that (Falco,
-//! "Fileless execution"), and `vm.memfd_noexec=2` forbids it. A `noexec` mount forbids the file.
+//! A file comes first, in the state directory where there is one (a look makes none on a machine that the agent does not keep): a
+//! program that is in memory only looks like an attack to those who watch for that (Falco, "Fileless execution"), and
+//! `vm.memfd_noexec=2` forbids it. A `noexec` mount forbids the file.
 
 use std::ffi::OsStr;
 use std::fs::File;
