@@ -10,9 +10,9 @@ use async_trait::async_trait;
 
 use super::cdi;
 use super::driver::without_gpus;
+use super::node;
 use crate::config::Runtime;
-use crate::host::cluster::{ClusterError, Node, Offered};
-use crate::identity;
+use crate::host::cluster::{Node, Offered};
 use crate::look::Look;
 use crate::step::{Finding, Lane, Stage, Status, Step};
 
@@ -56,31 +56,15 @@ impl Step for Allocatable {
         if let Some(why) = without_gpus(look) {
             return Ok(Status::Ready(why));
         }
-        if !look.config.wants_join() {
-            return Ok(Status::Ready("not asked to join a cluster".to_owned()));
-        }
-        let name = match identity::of(look)? {
-            Ok(identity) => identity.name,
-            Err(finding) => return Ok(Status::Broken(finding)),
-        };
-        let node = match look.node(&name).await {
-            Ok(node) => node.unwrap_or_default(),
-            Err(error) => return Ok(Status::Waiting(unreachable(&error))),
+        let node = match node::own(look).await? {
+            Ok((_, node)) => node,
+            Err(status) => return Ok(status),
         };
         if let Some(finding) = without_runtime_class(look).await? {
             return Ok(Status::Waiting(finding));
         }
         offered(look, &node)
     }
-}
-
-fn unreachable(error: &ClusterError) -> Finding {
-    Finding::new(
-        "gpus-not-asked",
-        "The API server does not say what it counts on this node",
-        error.to_string(),
-        "gpuk-agent doctor names what keeps the node from its API server",
-    )
 }
 
 /// Pods that name the class are refused where there is none; a worker may not make one.
@@ -92,7 +76,7 @@ async fn without_runtime_class(look: Look<'_>) -> Result<Option<Finding>> {
         Ok(Some(handler)) if handler == RUNTIME_CLASS => return Ok(None),
         Ok(Some(handler)) => format!("RuntimeClass {RUNTIME_CLASS} has the handler {handler:?}"),
         Ok(None) => format!("there is no RuntimeClass {RUNTIME_CLASS}"),
-        Err(error) => return Ok(Some(unreachable(&error))),
+        Err(error) => return Ok(Some(node::unreachable(&error))),
     };
     Ok(Some(Finding::new(
         "runtime-class-missing",

@@ -14,11 +14,10 @@ use async_trait::async_trait;
 use gpuk_nvml::Reading;
 
 use super::driver::without_gpus;
-use super::node::{not_registered, unreachable};
+use super::node;
 use crate::host::apply::Failure;
 use crate::host::cluster::{ClusterError, Node};
 use crate::host::gpus::GpuReading;
-use crate::identity;
 use crate::look::Look;
 use crate::step::{Change, Finding, Lane, Stage, Status, Step};
 use of_gpus::{PRODUCT, of_gpus};
@@ -62,17 +61,9 @@ impl Step for Labels {
         if let Some(why) = without_gpus(look) {
             return Ok(Status::Ready(why));
         }
-        if !look.config.wants_join() {
-            return Ok(Status::Ready("not asked to join a cluster".to_owned()));
-        }
-        let name = match identity::of(look)? {
-            Ok(identity) => identity.name,
-            Err(finding) => return Ok(Status::Broken(finding)),
-        };
-        let node = match look.node(&name).await {
-            Ok(Some(node)) => node,
-            Ok(None) => return Ok(Status::Waiting(not_registered(&name))),
-            Err(error) => return Ok(Status::Waiting(unreachable(&error))),
+        let (name, node) = match node::own(look).await? {
+            Ok(found) => found,
+            Err(status) => return Ok(status),
         };
         if let Some(label) = OF_FEATURE_DISCOVERY.into_iter().find(|label| node.labels.contains_key(*label)) {
             return Ok(Status::Ready(format!("GPU Feature Discovery labels Node {name} (it has {label}): left to it")));

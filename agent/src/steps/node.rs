@@ -55,6 +55,22 @@ impl Step for Node {
     }
 }
 
+/// This machine's Node for a step that is about it, by its name; how that step ends where there is none to speak of.
+pub(super) async fn own(look: Look<'_>) -> Result<Result<(String, NodeObject), Status>> {
+    if !look.config.wants_join() {
+        return Ok(Err(Status::Ready("not asked to join a cluster".to_owned())));
+    }
+    let name = match identity::of(look)? {
+        Ok(identity) => identity.name,
+        Err(finding) => return Ok(Err(Status::Broken(finding))),
+    };
+    Ok(match look.node(&name).await {
+        Ok(Some(node)) => Ok((name, node)),
+        Ok(None) => Err(Status::Waiting(not_registered(&name))),
+        Err(error) => Err(Status::Waiting(unreachable(&error))),
+    })
+}
+
 /// What the Node object says of this machine. Never `Pending`.
 pub(super) fn judge(look: Look<'_>, name: &str, node: &NodeObject) -> Status {
     let facts = look.facts;

@@ -66,7 +66,8 @@ async fn show(session: &Session, steps: &[&dyn Step], stop: &Stop) -> Result<Vec
 }
 
 async fn take_away(session: &Session, steps: &[&dyn Step], json: bool, stop: &Stop) -> Result<Vec<StepRecord>, Refused> {
-    round::has_root(session)?;
+    let names: Vec<&str> = steps.iter().map(|step| step.name()).collect();
+    round::has_root(session, &format!("reset {}", names.join(" ")))?;
     let service = session.look().unit(SERVICE).await.ok().flatten();
     if session.host.files.is_running_system() && service.is_some_and(|service| service.is_running()) {
         let remedy = format!("systemctl disable --now {SERVICE}, then the same command again");

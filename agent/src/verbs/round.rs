@@ -72,14 +72,14 @@ impl Refused {
 
 /// Nothing is changed while it is not known what the node is to be.
 pub fn may_change(session: &Session) -> Result<(), Refused> {
-    has_root(session)?;
+    has_root(session, "up")?;
     session.unknown.as_ref().map_or(Ok(()), |unknown| Err(Refused { finding: unknown.finding(), exit: unknown.exit() }))
 }
 
-/// Changing a running system needs root; an image belongs to whoever may write it.
-pub fn has_root(session: &Session) -> Result<(), Refused> {
+/// Changing a running system needs root; an image belongs to whoever may write it. `words` are what was typed.
+pub fn has_root(session: &Session, words: &str) -> Result<(), Refused> {
     if session.host.files.is_running_system() && !session.host.kernel.is_root() {
-        let remedy = "the same command with sudo   (plan and doctor work without)";
+        let remedy = format!("sudo gpuk-agent {words}   (plan and doctor work without)");
         let finding = Finding::new("needs-root", "Changing this system needs root", "another user runs this", remedy);
         return Err(Refused { finding, exit: Exit::NoPermission });
     }

@@ -1,32 +1,25 @@
 //! What a Node says of its GPUs, and what that means.
 
-#![allow(clippy::disallowed_methods, reason = "a test prepares the machine that is looked at")]
-
 use super::*;
-use crate::config::{self, Source};
 use crate::facts::{Facts, Gpu, Instance};
 use crate::host::Host;
 use crate::host::cluster::ScriptedCluster;
+use crate::steps::tests::machine;
 
 const JOINS: &str = "[cluster]\nendpoints = [\"https://10.0.0.1:6443\"]\ntoken = \"abcdef.0123456789abcdef\"\n\
     ca-cert-hashes = [\"sha256:0000000000000000000000000000000000000000000000000000000000000000\"]\n";
 
 /// The answer on a machine with two GPUs in `/dev`.
 async fn check(gpus: Option<Offered>, class: Option<&str>, files: &[&str], more: &str) -> Status {
-    let root = tempfile::tempdir().unwrap();
-    for path in ["dev/nvidia0", "dev/nvidia1"].iter().chain(files) {
-        let path = root.path().join(path);
-        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
-        std::fs::write(path, "").unwrap();
-    }
+    let files: Vec<(&str, &str)> = ["dev/nvidia0", "dev/nvidia1"].iter().chain(files).map(|path| (*path, "")).collect();
+    let (_root, host) = machine(&files);
     let taints = vec!["nvidia.com/gpu=true:NoSchedule".to_owned()];
     let node = Node { name: "i-1".to_owned(), gpus, taints, ..Node::default() };
     let cluster = ScriptedCluster { runtime_class: class.map(str::to_owned), ..ScriptedCluster::answering(Ok(Some(node))) };
-    let host = Host { cluster: Box::new(cluster), ..Host::of_fakes(root.path()).unwrap() };
-    let config = config::load(vec![Source::file("/etc/gpuk/agent.toml", format!("{JOINS}{more}"))]).unwrap().config;
+    let host = Host { cluster: Box::new(cluster), ..host };
     let instance = Some(Instance { id: "i-1".to_owned(), ..Instance::default() });
     let facts = Facts { gpus: vec![Gpu::default(), Gpu::default()], instance, ..Facts::default() };
-    Allocatable.check(Look::new(&host, &config, &facts)).await.unwrap()
+    crate::steps::tests::check(&Allocatable, &host, &facts, &format!("{JOINS}{more}")).await
 }
 
 async fn waits(gpus: Option<Offered>, class: Option<&str>, files: &[&str]) -> Finding {

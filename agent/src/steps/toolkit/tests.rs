@@ -1,26 +1,16 @@
 //! A toolkit that is there, one that is not, and somebody else's.
 
-#![allow(clippy::disallowed_methods, reason = "a test prepares the machine that is looked at")]
-
 use super::*;
-use crate::config::{self, Source};
 use crate::facts::{Facts, Gpu};
-use crate::host::Host;
+use crate::steps::tests::machine;
 
 const COMPLETE: [&str; 3] = ["usr/bin/nvidia-container-runtime", "usr/bin/nvidia-ctk", "usr/bin/nvidia-cdi-hook"];
 
 /// The answer on a machine with a GPU, these files and this configuration.
 async fn check(files: &[(&str, &str)], text: &str) -> Status {
-    let root = tempfile::tempdir().unwrap();
-    for (path, text) in files {
-        let path = root.path().join(path);
-        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
-        std::fs::write(path, text).unwrap();
-    }
-    let host = Host::of_fakes(root.path()).unwrap();
-    let config = config::load(vec![Source::file("/etc/gpuk/agent.toml", text)]).unwrap().config;
+    let (_root, host) = machine(files);
     let facts = Facts { gpus: vec![Gpu::default()], ..Facts::default() };
-    Toolkit.check(Look::new(&host, &config, &facts)).await.unwrap()
+    crate::steps::tests::check(&Toolkit, &host, &facts, text).await
 }
 
 fn empty<'a>(paths: &[&'a str]) -> Vec<(&'a str, &'static str)> {
