@@ -144,10 +144,14 @@ impl Engine<'_> {
     }
 
     async fn undo_step(&self, step: &dyn Step, work: &mut Work) -> Result<(), String> {
-        let mut changes = self.look_at_undoing(step).await?;
-        self.leave_for_boot(&mut changes);
+        let for_now = async || {
+            let mut changes = self.look_at_undoing(step).await?;
+            self.leave_for_boot(&mut changes);
+            Ok::<_, String>(changes)
+        };
+        let changes = for_now().await?;
         self.apply(step, work, &changes).await.map_err(|failure| failure.to_string())?;
-        match self.look_at_undoing(step).await?.as_slice() {
+        match for_now().await?.as_slice() {
             [] => work.end(Verdict::Ready, "nothing of it is left".to_owned(), None),
             [left, ..] => work.end(Verdict::Pending, format!("something is left: {left}"), None),
         }
