@@ -39,17 +39,21 @@ pub fn without_gpus() -> Condition {
     Condition { kind: GPU_READY.to_owned(), status: "False".to_owned(), reason: NO_GPUS.to_owned(), message }
 }
 
-/// Sets the condition where the Node says something else. Returns whether it was set.
-pub async fn report(host: &Host, node: &str, wanted: &Condition) -> Result<bool, ClusterError> {
-    let Some(object) = host.cluster.node(node).await? else { return Ok(false) };
-    let now = object.condition(&wanted.kind);
-    // A node that never had GPUs has nothing to say of them.
-    if now == Some(wanted) || (now.is_none() && wanted.reason == NO_GPUS) {
-        return Ok(false);
+/// Sets those of the conditions of which the Node says something else, and returns them.
+pub async fn report<'a>(host: &Host, node: &str, wanted: &'a [Condition]) -> Result<Vec<&'a Condition>, ClusterError> {
+    let mut set = Vec::new();
+    let Some(object) = host.cluster.node(node).await? else { return Ok(set) };
+    for wanted in wanted {
+        let now = object.condition(&wanted.kind);
+        // A node that never had GPUs has nothing to say of them.
+        if now == Some(wanted) || (now.is_none() && wanted.reason == NO_GPUS) {
+            continue;
+        }
+        let transition = now.is_none_or(|condition| condition.status != wanted.status);
+        host.cluster.set_condition(node, wanted, &crate::show::utc(host.clock.now()), transition).await?;
+        set.push(wanted);
     }
-    let transition = now.is_none_or(|condition| condition.status != wanted.status);
-    host.cluster.set_condition(node, wanted, &crate::show::utc(host.clock.now()), transition).await?;
-    Ok(true)
+    Ok(set)
 }
 
 /// `token-rejected` → `TokenRejected`: a condition's reason is one CamelCase word (Kubernetes API conventions).
@@ -105,7 +109,7 @@ mod tests {
             let node = Node { conditions, ..Node::default() };
             let cluster = ScriptedCluster::answering(Ok(Some(node)));
             let host = Host { cluster: Box::new(cluster), ..Host::of_fakes(root.path()).unwrap() };
-            report(&host, "gpu-1", &without_gpus()).await.unwrap()
+            !report(&host, "gpu-1", &[without_gpus()]).await.unwrap().is_empty()
         };
         let ready = Condition { status: "True".to_owned(), reason: "Usable".to_owned(), ..without_gpus() };
         assert!(report_to(vec![ready]).await);

@@ -58,18 +58,25 @@ pub fn is_wanted(host: &Host, look: Look<'_>) -> bool {
 }
 
 async fn report(host: &Host, look: Look<'_>, lane: Lane, records: &[StepRecord]) {
+    let has_gpus = !look.facts.gpus_for_containers().is_empty();
     let wanted = match lane {
-        Lane::Node => condition::from_records(NODE_BOOTSTRAPPED, "Bootstrapped", records),
-        Lane::Gpu if look.facts.gpus_for_containers().is_empty() => condition::without_gpus(),
-        Lane::Gpu => condition::from_records(GPU_READY, "Usable", records),
+        Lane::Node => {
+            let bootstrapped = condition::from_records(NODE_BOOTSTRAPPED, "Bootstrapped", records);
+            if has_gpus { vec![bootstrapped] } else { vec![bootstrapped, condition::without_gpus()] }
+        }
+        Lane::Gpu if has_gpus => vec![condition::from_records(GPU_READY, "Usable", records)],
+        Lane::Gpu => return,
     };
-    let kind = wanted.kind.as_str();
     // The name may have been decided on the way.
     let node = identity::name(look).unwrap_or_default();
     match condition::report(host, &node, &wanted).await {
-        Ok(true) => tracing::info!(condition = kind, "{kind} is {}: {}", wanted.status, wanted.message),
-        Ok(false) => {}
-        Err(error) => tracing::warn!("{kind} could not be reported: {error}"),
+        Ok(set) => {
+            for condition in set {
+                let kind = condition.kind.as_str();
+                tracing::info!(condition = kind, "{kind} is {}: {}", condition.status, condition.message);
+            }
+        }
+        Err(error) => tracing::warn!("the conditions of the Node could not be reported: {error}"),
     }
 }
 
