@@ -12,7 +12,7 @@ use std::cell::RefCell;
 use std::ffi::OsStr;
 use std::fmt;
 use std::path::Path;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::Result;
 use async_trait::async_trait;
@@ -26,6 +26,9 @@ pub const LOADED_MODULE: &str = "/proc/driver/nvidia/version";
 
 /// Without persistence mode NVML initialises every GPU first, which takes 1 to 3 s each; machines have up to 16.
 const LIMIT: Duration = Duration::from_secs(60);
+
+/// How long an answer is good for another step of the same round; a step that waits looks less often.
+const FRESH: Duration = Duration::from_secs(2);
 
 /// What NVML says of this machine's GPUs.
 #[derive(Clone, Debug, Default, PartialEq, Serialize)]
@@ -99,6 +102,8 @@ pub trait Gpus {
 pub struct RealGpus {
     files: Files,
     limit: Duration,
+    /// What NVML said last, and when: what steps ask one after the other is asked once.
+    said: RefCell<Option<(Instant, GpuReading)>>,
 }
 
 thread_local! {
@@ -109,7 +114,7 @@ thread_local! {
 impl RealGpus {
     /// The GPUs of the machine whose files these are; an image has none.
     pub fn new(files: &Files) -> Self {
-        Self { files: files.clone(), limit: LIMIT }
+        Self { files: files.clone(), limit: LIMIT, said: RefCell::new(None) }
     }
 
     /// The same with another limit.
@@ -152,13 +157,22 @@ impl Gpus for RealGpus {
         if !self.files.is_running_system() || !self.files.exists(Path::new(LOADED_MODULE))? {
             return Ok(GpuReading::NoDriver);
         }
+        if let Some((when, said)) = &*self.said.borrow()
+            && when.elapsed() < FRESH
+        {
+            return Ok(said.clone());
+        }
         let words: Vec<&OsStr> = library.map(Path::as_os_str).into_iter().collect();
         let printed = match self.printed(helper, &words).await {
             Ok(printed) => printed,
             Err(trouble) => return Ok(GpuReading::NotAsked(trouble)),
         };
         Ok(match serde_json::from_slice(&printed) {
-            Ok(Printed::Reading(reading)) => GpuReading::Reading(Box::new(reading)),
+            Ok(Printed::Reading(reading)) => {
+                let said = GpuReading::Reading(Box::new(reading));
+                self.said.replace(Some((Instant::now(), said.clone())));
+                said
+            }
             Ok(Printed::Failed(failure)) => GpuReading::Failed(failure),
             Err(error) => GpuReading::NotAsked(HelperTrouble::Nonsense(error.to_string())),
         })

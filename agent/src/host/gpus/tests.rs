@@ -141,3 +141,22 @@ async fn where_the_state_directory_lets_no_program_start_it_starts_from_memory()
     std::fs::write(root.path().join("var/lib/gpuk-agent"), "not a directory").unwrap();
     assert_eq!(started_from(root.path()).await.unwrap(), Path::new("/memfd:gpuk-nvml"));
 }
+
+#[tokio::test]
+async fn what_steps_ask_one_after_the_other_is_asked_once() {
+    let root = machine();
+    let script = root.path().join("script");
+    let answer = r#"{"reading":{"driver":"550.163.01","nvml":null,"cuda":null,"gpus":[]}}"#;
+    std::fs::write(&script, format!("echo x >>\"$(dirname \"$0\")/started\"\necho '{answer}'\n")).unwrap();
+    let files = Files::as_running_system(root.path()).unwrap();
+    let gpus = RealGpus::new(&files);
+    for _ in 0..2 {
+        let read = gpus.look(Some(Path::new("/bin/sh")), Some(&script)).await.unwrap();
+        assert!(matches!(read, GpuReading::Reading(_)), "{read:?}");
+    }
+    let started = || std::fs::read_to_string(root.path().join("started")).unwrap().lines().count();
+    assert_eq!(started(), 1);
+    // Another round asks anew.
+    RealGpus::new(&files).look(Some(Path::new("/bin/sh")), Some(&script)).await.unwrap();
+    assert_eq!(started(), 2);
+}
