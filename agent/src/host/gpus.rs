@@ -102,6 +102,7 @@ pub trait Gpus {
 pub struct RealGpus {
     files: Files,
     limit: Duration,
+    fresh: Duration,
     /// What NVML said last, and when: what steps ask one after the other is asked once.
     said: RefCell<Option<(Instant, GpuReading)>>,
 }
@@ -114,7 +115,7 @@ thread_local! {
 impl RealGpus {
     /// The GPUs of the machine whose files these are; an image has none.
     pub fn new(files: &Files) -> Self {
-        Self { files: files.clone(), limit: LIMIT, said: RefCell::new(None) }
+        Self { files: files.clone(), limit: LIMIT, fresh: FRESH, said: RefCell::new(None) }
     }
 
     /// The same with another limit.
@@ -158,7 +159,7 @@ impl Gpus for RealGpus {
             return Ok(GpuReading::NoDriver);
         }
         if let Some((when, said)) = &*self.said.borrow()
-            && when.elapsed() < FRESH
+            && when.elapsed() < self.fresh
         {
             return Ok(said.clone());
         }
