@@ -213,7 +213,7 @@ impl Engine<'_> {
                                 continue;
                             }
                         }
-                        Err(failure) => match step.judge(&failure, Look::new(self.host, self.config, self.facts)) {
+                        Err(failure) => match step.judge(&failure, self.view()) {
                             Some(Status::Broken(finding)) => {
                                 return work.end(Verdict::Broken, finding.to_string(), Some(finding));
                             }

@@ -24,6 +24,12 @@ pub trait Step {
     /// When in a node's life the step can be done.
     fn stage(&self) -> Stage;
 
+    /// Whether what it does after it held once puts right what somebody undid. False for a step that does more, or anew, as other
+    /// things change.
+    fn may_drift(&self) -> bool {
+        true
+    }
+
     /// Beside which steps it is done.
     fn lane(&self) -> Lane {
         Lane::Node

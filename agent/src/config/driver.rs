@@ -10,6 +10,7 @@ use super::Enabled;
 use super::error::ConfigError;
 use super::place::Place;
 use super::values::{split_port, written_as_text};
+use crate::facts::loaded_module;
 
 written_as_text!(Branch, Repository);
 
@@ -45,6 +46,26 @@ pub enum Flavour {
     Open,
     /// Those without.
     Proprietary,
+}
+
+impl Flavour {
+    /// The one that is asked for; `None` where it is left to the GPUs.
+    pub fn named(self) -> Option<loaded_module::Flavour> {
+        match self {
+            Self::Auto => None,
+            Self::Open => Some(loaded_module::Flavour::Open),
+            Self::Proprietary => Some(loaded_module::Flavour::Proprietary),
+        }
+    }
+}
+
+impl From<loaded_module::Flavour> for Flavour {
+    fn from(flavour: loaded_module::Flavour) -> Self {
+        match flavour {
+            loaded_module::Flavour::Open => Self::Open,
+            loaded_module::Flavour::Proprietary => Self::Proprietary,
+        }
+    }
 }
 
 /// How kernel modules come to be.

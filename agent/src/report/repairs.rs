@@ -2,22 +2,19 @@
 
 use crate::host::Host;
 use crate::host::cluster::{ClusterError, NodeEvent};
-use crate::state::{Round, State, StepRecord};
+use crate::state::{Round, State};
+use crate::step::Step;
 
 /// The event's reason.
 const PUT_RIGHT: &str = "PutRight";
 
-/// Steps that do something more, or anew, when something else has changed (the node joined): that is no repair.
-const DONE_ANEW: [&str; 3] = ["identity", "driver", "trial"];
-
 /// What this round put right although it had held before in the same boot, as events.
-pub fn of(round: &Round, state: &State) -> Vec<NodeEvent> {
+pub fn of(round: &Round, state: &State, steps: &[Box<dyn Step>]) -> Vec<NodeEvent> {
     let repaired = |step: &str| {
         let (mended, why) = state.drift_of(step, &round.boot_id)?;
         (mended.started == round.started).then(|| format!("{step} was put right again: {why}"))
     };
-    let may_drift = |record: &&StepRecord| !DONE_ANEW.contains(&record.name.as_str());
-    let messages = round.steps.iter().filter(may_drift).filter_map(|record| repaired(&record.name));
+    let messages = steps.iter().filter(|step| step.may_drift()).filter_map(|step| repaired(step.name()));
     messages.map(|message| NodeEvent { reason: PUT_RIGHT.to_owned(), message }).collect()
 }
 
@@ -32,7 +29,9 @@ pub async fn report(host: &Host, node: &str, events: &[NodeEvent]) -> Result<(),
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::state::Verdict;
+    use crate::catalog;
+    use crate::config::Role;
+    use crate::state::{StepRecord, Verdict};
 
     #[test]
     fn only_the_round_that_put_it_right_tells_it() {
@@ -50,14 +49,25 @@ mod tests {
             Round { started, finished: true, steps: vec![record], ..Round::default() }
         };
         let mut state = State::default();
+        let steps = catalog::steps(Role::Worker);
         let told: Vec<usize> = [round(1, Some("not there")), round(2, None), round(3, Some("flushed")), round(4, None)]
             .iter()
             .map(|round| {
                 state.remember(round);
-                of(round, &state).len()
+                of(round, &state, &steps).len()
             })
             .collect();
         assert_eq!(told, [0, 0, 1, 0]);
-        assert_eq!(of(&round(3, Some("flushed")), &state)[0].message, "redirects was put right again: flushed");
+        assert_eq!(of(&round(3, Some("flushed")), &state, &steps)[0].message, "redirects was put right again: flushed");
+        // What does more as other things change is no repair.
+        let renamed = |mut round: Round| {
+            round.steps.iter_mut().for_each(|record| record.name = "identity".to_owned());
+            round
+        };
+        let mut state = State::default();
+        state.remember(&renamed(round(1, Some("not there"))));
+        let more = renamed(round(2, Some("not kept yet")));
+        state.remember(&more);
+        assert_eq!(of(&more, &state, &steps), []);
     }
 }

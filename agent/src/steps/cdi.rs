@@ -22,7 +22,7 @@ use spec::Spec;
 const KIND: &str = "nvidia.com/gpu";
 
 /// Where specifications lie, those that win last (CDI specification, "CDI spec directories").
-pub const DIRECTORIES: [&str; 2] = ["/etc/cdi", "/run/cdi"];
+const DIRECTORIES: [&str; 2] = ["/etc/cdi", "/run/cdi"];
 
 /// What is generated; gone at the next boot, as the device nodes are.
 const GENERATED: &str = "/run/cdi/nvidia.yaml";
@@ -30,8 +30,8 @@ const GENERATED: &str = "/run/cdi/nvidia.yaml";
 /// The unit by which newer toolkits (1.18) generate it themselves.
 const REFRESH: &str = "nvidia-cdi-refresh.service";
 
-/// Where packages put nvidia-ctk.
-pub const NVIDIA_CTK: [&str; 2] = ["/usr/bin/nvidia-ctk", "/usr/local/bin/nvidia-ctk"];
+/// The toolkit's program that generates it.
+const NVIDIA_CTK: &str = "nvidia-ctk";
 
 /// nvidia-ctk asks NVML, which may have to initialise every GPU.
 const LIMIT: Duration = Duration::from_secs(120);
@@ -80,15 +80,15 @@ impl Step for Cdi {
                 "gpuk-agent doctor   (the step modules says what keeps it from loading)",
             )));
         };
-        let specification = of_gpus(look)?;
-        let wrong = match &specification {
-            None => Some(format!("no specification of {KIND} in {}", DIRECTORIES.join(" or "))),
-            Some((path, text)) => wrong(look, text, &loaded.version)?.map(|wrong| format!("{path}: {wrong}")),
+        let why = match of_gpus(look)? {
+            None => format!("no specification of {KIND} in {}", DIRECTORIES.join(" or ")),
+            Some(Found { path, spec: Err(error), .. }) => format!("{path}: it cannot be read: {error}"),
+            Some(Found { path, spec: Ok(spec), .. }) => match wrong(look, &spec, &loaded.version)? {
+                None => return Ok(Status::Ready(told(&path, &spec))),
+                Some(wrong) => format!("{path}: {wrong}"),
+            },
         };
-        match (wrong, specification) {
-            (Some(why), _) => Ok(Status::pending(why, generate(look).await?)),
-            (None, specification) => Ok(Status::Ready(specification.map(|(path, text)| told(&path, &text)).unwrap_or_default())),
-        }
+        Ok(Status::pending(why, generate(look).await?))
     }
 
     fn judge(&self, failure: &Failure, _look: Look<'_>) -> Option<Status> {
@@ -103,8 +103,17 @@ impl Step for Cdi {
     }
 }
 
-/// The path and the text of the specification of GPUs that wins.
-pub fn of_gpus(look: Look<'_>) -> Result<Option<(String, String)>> {
+/// A specification that was found.
+pub struct Found {
+    path: String,
+    /// The whole file.
+    pub text: String,
+    /// What it says, or why it cannot be read.
+    spec: Result<Spec, String>,
+}
+
+/// The specification of GPUs that wins.
+pub fn of_gpus(look: Look<'_>) -> Result<Option<Found>> {
     for directory in DIRECTORIES.iter().rev() {
         for name in look.list(directory)? {
             if !(name.ends_with(".yaml") || name.ends_with(".json")) {
@@ -112,9 +121,10 @@ pub fn of_gpus(look: Look<'_>) -> Result<Option<(String, String)>> {
             }
             let path = format!("{directory}/{name}");
             let Some(text) = look.text(&path)?.filter(|text| text.contains(KIND)) else { continue };
+            let spec = yaml_text::parse::<Spec>(&text).map_err(|error| error.to_string());
             // Others have kinds whose names end so. What cannot be read at all may be ours.
-            if yaml_text::parse::<Spec>(&text).map_or(true, |spec| spec.kind == KIND) {
-                return Ok(Some((path, text)));
+            if spec.as_ref().map_or(true, |spec| spec.kind == KIND) {
+                return Ok(Some(Found { path, text, spec }));
             }
         }
     }
@@ -122,11 +132,7 @@ pub fn of_gpus(look: Look<'_>) -> Result<Option<(String, String)>> {
 }
 
 /// Why a container with a GPU would not start, or be given another driver's libraries.
-fn wrong(look: Look<'_>, text: &str, loaded: &str) -> Result<Option<String>> {
-    let spec: Spec = match yaml_text::parse(text) {
-        Ok(spec) => spec,
-        Err(error) => return Ok(Some(format!("it cannot be read: {error}"))),
-    };
+fn wrong(look: Look<'_>, spec: &Spec, loaded: &str) -> Result<Option<String>> {
     if let Some(version) = spec.driver_version().filter(|version| *version != loaded) {
         return Ok(Some(format!("it is of driver {version}, and {loaded} is loaded")));
     }
@@ -150,8 +156,7 @@ pub fn device_numbers(look: Look<'_>) -> Result<Vec<u32>> {
     Ok(numbers)
 }
 
-fn told(path: &str, text: &str) -> String {
-    let spec: Spec = yaml_text::parse(text).unwrap_or_default();
+fn told(path: &str, spec: &Spec) -> String {
     let names: Vec<&str> = spec.devices.iter().map(|device| device.name.as_str()).filter(|name| name.len() < 8).collect();
     let version = spec.driver_version().map(|version| format!(", driver {version}")).unwrap_or_default();
     format!("{KIND} {} in {path}{version}", names.join(", "))
@@ -162,8 +167,8 @@ async fn generate(look: Look<'_>) -> Result<Vec<Change>> {
     if look.unit(REFRESH).await?.is_some_and(|unit| unit.load == "loaded") {
         return Ok(vec![Change::Unit(UnitVerb::Restart, REFRESH.to_owned())]);
     }
-    let program = NVIDIA_CTK.iter().find(|path| look.exists(path).unwrap_or(false)).unwrap_or(&NVIDIA_CTK[0]);
-    let output = format!("--output={GENERATED}");
-    let command = Command::new([program, "--quiet", "cdi", "generate", &output], LIMIT).on_running_system();
+    let place = toolkit::place(look, NVIDIA_CTK)?.unwrap_or(toolkit::PLACES[0]);
+    let (program, output) = (format!("{place}/{NVIDIA_CTK}"), format!("--output={GENERATED}"));
+    let command = Command::new([&program, "--quiet", "cdi", "generate", &output], LIMIT).on_running_system();
     Ok(vec![Change::Run(command)])
 }

@@ -48,6 +48,10 @@ impl Step for Driver {
         Lane::Gpu
     }
 
+    fn may_drift(&self) -> bool {
+        false
+    }
+
     fn watches(&self) -> &'static [Watched] {
         &[Watched::Directory("/lib/modules")]
     }
@@ -72,7 +76,7 @@ impl Step for Driver {
         };
         let kernels: Vec<_> = present.kernels.iter().map(|standing| standing.kernel.clone()).collect();
         let situation = Situation {
-            gpus: gpus(look),
+            gpus: look.facts.gpus_for_containers(),
             has_nvswitches: !look.facts.nvswitches.is_empty(),
             os: &look.facts.os,
             kernels: &kernels,
@@ -112,10 +116,6 @@ pub(super) fn left_alone(look: Look<'_>, section: &str, install: Enabled) -> Opt
     look.facts.gpus_for_containers().is_empty().then(|| "no NVIDIA GPU for containers".to_owned())
 }
 
-fn gpus(look: Look<'_>) -> Vec<&crate::facts::Gpu> {
-    look.facts.gpus_for_containers()
-}
-
 /// What is asked for where there is a driver that suits: that one, whatever would be chosen for a machine without.
 fn as_it_is(asked: &config::Driver, present: &Present) -> config::Driver {
     let mut asked = asked.clone();
@@ -125,11 +125,7 @@ fn as_it_is(asked: &config::Driver, present: &Present) -> config::Driver {
             asked.branch = if asked.branch.version.is_some() { asked.branch } else { branch };
         }
     }
-    match present.flavour {
-        Some(rules::Flavour::Open) => asked.flavour = config::Flavour::Open,
-        Some(rules::Flavour::Proprietary) => asked.flavour = config::Flavour::Proprietary,
-        None => {}
-    }
+    asked.flavour = present.flavour.map_or(asked.flavour, Into::into);
     asked
 }
 
@@ -157,15 +153,10 @@ fn unsuitable(look: Look<'_>, present: &Present) -> Option<String> {
     let branch = version.split('.').next()?.parse().ok()?;
     let asked = &look.config.gpu.driver;
     if let Some(flavour) = present.flavour {
-        if let Some(why) = gpus(look).into_iter().find_map(|gpu| rules::refusal(gpu, branch, flavour)) {
+        if let Some(why) = look.facts.gpus_for_containers().into_iter().find_map(|gpu| rules::refusal(gpu, branch, flavour)) {
             return Some(why);
         }
-        let is_other = match asked.flavour {
-            crate::config::Flavour::Auto => false,
-            crate::config::Flavour::Open => flavour != rules::Flavour::Open,
-            crate::config::Flavour::Proprietary => flavour != rules::Flavour::Proprietary,
-        };
-        if is_other {
+        if asked.flavour.named().is_some_and(|asked| asked != flavour) {
             return Some(format!("its modules are the {} ones, and gpu.driver.flavour asks for the others", flavour.word()));
         }
     }

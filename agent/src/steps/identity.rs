@@ -31,6 +31,10 @@ impl Step for OwnIdentity {
         Stage::Boot
     }
 
+    fn may_drift(&self) -> bool {
+        false
+    }
+
     async fn check(&self, look: Look<'_>) -> Result<Status> {
         let identity = match identity::of(look)? {
             Ok(identity) => identity,

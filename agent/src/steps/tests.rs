@@ -13,13 +13,24 @@ use crate::step::{Change, Status, Step};
 /// A machine of fakes on these files.
 pub(super) fn machine(files: &[(&str, &str)]) -> (tempfile::TempDir, Host) {
     let root = tempfile::tempdir().unwrap();
-    for (path, text) in files {
-        let path = root.path().join(path);
-        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
-        std::fs::write(path, text).unwrap();
-    }
+    files.iter().for_each(|(path, text)| put(root.path(), path, text));
     let host = Host::of_fakes(root.path()).unwrap();
     (root, host)
+}
+
+/// Writes a file, and makes the folders above it.
+pub(super) fn put(root: &Path, path: &str, text: &str) {
+    let path = root.join(path);
+    std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+    std::fs::write(path, text).unwrap();
+}
+
+/// Makes a link, in place of one that is there.
+pub(super) fn link(root: &Path, path: &str, target: &str) {
+    let path = root.join(path);
+    std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+    let _ = std::fs::remove_file(&path);
+    std::os::unix::fs::symlink(target, path).unwrap();
 }
 
 pub(super) fn facts() -> Facts {

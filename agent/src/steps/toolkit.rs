@@ -17,7 +17,7 @@ use crate::look::Look;
 use crate::step::{Change, Finding, Lane, Stage, Status, Step, Watched};
 
 /// Where the runtime lies: from a package, by hand, or brought by the GPU Operator, which also keeps it.
-const PLACES: [&str; 2] = ["/usr/bin", "/usr/local/bin"];
+pub const PLACES: [&str; 2] = ["/usr/bin", "/usr/local/bin"];
 const OPERATOR: &str = "/usr/local/nvidia/toolkit";
 
 /// The programs that a container with GPUs needs: the runtime, and what makes and applies CDI specifications.
@@ -95,7 +95,8 @@ pub fn is_operators(look: Look<'_>) -> Result<bool> {
     look.exists(format!("{OPERATOR}/{}", PROGRAMS[0]))
 }
 
-fn place(look: Look<'_>, program: &str) -> Result<Option<&'static str>> {
+/// The folder in which one of the programs lies; `None` where it is not installed.
+pub fn place(look: Look<'_>, program: &str) -> Result<Option<&'static str>> {
     for place in PLACES {
         if look.exists(format!("{place}/{program}"))? {
             return Ok(Some(place));

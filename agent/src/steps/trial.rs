@@ -50,6 +50,10 @@ impl Step for Trial {
         &["containerd", "cdi"]
     }
 
+    fn may_drift(&self) -> bool {
+        false
+    }
+
     async fn check(&self, look: Look<'_>) -> Result<Status> {
         if let Some(why) = without_gpus(look) {
             return Ok(Status::Ready(why));
@@ -113,7 +117,7 @@ fn circumstances(look: Look<'_>, devices: &[String]) -> Result<String> {
         "driver {}\ndevices {}\nspecification {}\ncontainerd {}\ntoolkit {}\n",
         loaded_module(look)?.map(|module| module.version).unwrap_or_default(),
         devices.join(" "),
-        digest(cdi::of_gpus(look)?.map(|(_, text)| text)),
+        digest(cdi::of_gpus(look)?.map(|found| found.text)),
         digest(look.text(&look.config.containerd.config_file)?),
         digest(look.text(toolkit::CONFIGURATION)?),
     ))

@@ -64,13 +64,9 @@ pub(super) async fn examine(session: &Session, scope: Scope) -> Report {
     let mut checks = checks(seen, &state, &session.facts.boot_id, session.unknown.as_ref());
     if scope.gpu {
         // A cause outside of them stays.
-        let is_cause = |name: &str, all: &[Check]| {
-            all.iter().any(|check| check.follows_from == Some(name) && is_of_gpus.contains(&check.name))
-        };
-        let keep: Vec<bool> =
-            checks.iter().map(|check| is_of_gpus.contains(&check.name) || is_cause(check.name, &checks)).collect();
-        let mut keep = keep.into_iter();
-        checks.retain(|_| keep.next().unwrap_or(true));
+        let of_them = checks.iter().filter(|check| is_of_gpus.contains(&check.name));
+        let causes: Vec<&str> = of_them.filter_map(|check| check.follows_from).collect();
+        checks.retain(|check| is_of_gpus.contains(&check.name) || causes.contains(&check.name));
     }
     if scope.deep {
         checks.push(computing(session).await);
@@ -150,7 +146,10 @@ fn checks(seen: Vec<Seen>, state: &State, boot_id: &str, unknown: Option<&Unknow
             verdict: step.verdict,
             text: step.text,
             finding,
-            repaired: state.drift_of(step.name, boot_id).map(|(round, why)| format!("{}: {why}", utc(round.time()))),
+            repaired: state
+                .drift_of(step.name, boot_id)
+                .filter(|_| step.may_drift)
+                .map(|(round, why)| format!("{}: {why}", utc(round.time()))),
             follows_from,
         });
     }

@@ -147,7 +147,7 @@ pub async fn round(session: &Session, verb: &str, observer: &dyn Observer, patie
     // The name may have been decided on the way.
     let node = identity::name(look).unwrap_or_default();
     let (state, round) = recorder.finish(&node);
-    let repairs = repairs::of(&round, &state);
+    let repairs = repairs::of(&round, &state, &steps);
     for repair in &repairs {
         tracing::warn!("{}", repair.message);
     }

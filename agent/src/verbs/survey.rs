@@ -14,6 +14,8 @@ pub struct Seen {
     pub purpose: &'static str,
     /// Beside which steps it is done.
     pub lane: Lane,
+    /// Whether others may undo what it did.
+    pub may_drift: bool,
     /// The steps it needs.
     pub needs: &'static [&'static str],
     /// How it stands.
@@ -33,6 +35,7 @@ impl Seen {
             name: step.name(),
             purpose: step.purpose(),
             lane: step.lane(),
+            may_drift: step.may_drift(),
             needs: step.needs(),
             verdict: Verdict::Left,
             text: "left for the boot: needs the running machine".to_owned(),

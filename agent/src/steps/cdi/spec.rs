@@ -71,12 +71,12 @@ impl Spec {
 
     /// The driver's version, as the names of its libraries have it (`libcuda.so.535.261.03`).
     pub fn driver_version(&self) -> Option<&str> {
-        let version = |path: &'_ str| {
+        let start_of_version = |path: &str| {
             let (_, name) = path.rsplit_once('/')?;
-            let (_, version) = name.strip_prefix("libcuda.so.").or_else(|| name.strip_prefix("libnvidia-ml.so."))?.split_at(0);
-            version.contains('.').then_some(version.len())
+            let version = name.strip_prefix("libcuda.so.").or_else(|| name.strip_prefix("libnvidia-ml.so."))?;
+            version.contains('.').then_some(path.len() - version.len())
         };
-        self.host_paths().into_iter().find_map(|path| version(path).map(|length| &path[path.len() - length..]))
+        self.host_paths().into_iter().find_map(|path| start_of_version(path).map(|start| &path[start..]))
     }
 }
 

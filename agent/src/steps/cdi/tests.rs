@@ -8,6 +8,7 @@ use crate::facts::{Facts, Gpu};
 use crate::host::Host;
 use crate::host::programs::Output;
 use crate::host::units::{ScriptedUnits, UnitState};
+use crate::steps::tests::put;
 
 /// As nvidia-ctk 1.20 writes it, shortened.
 const SPEC: &str = r#"---
@@ -64,9 +65,7 @@ impl Machine {
     }
 
     fn put(&self, path: &str, text: &str) {
-        let path = self.root.path().join(path);
-        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
-        std::fs::write(path, text).unwrap();
+        put(self.root.path(), path, text);
     }
 
     fn without(&self, path: &str) {

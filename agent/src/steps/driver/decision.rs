@@ -4,7 +4,7 @@ use super::names::{self, Package};
 use super::refusals;
 use super::rules::{self, Flavour};
 use super::table::{Manager, Modules, Origin, ROWS, Row};
-use crate::config::{self, Driver, KernelModules};
+use crate::config::{Driver, KernelModules};
 use crate::facts::{Gpu, OperatingSystem};
 use crate::step::Finding;
 
@@ -23,17 +23,6 @@ pub struct Situation<'a> {
     pub secure_boot: bool,
     /// What the configuration asks for.
     pub asked: &'a Driver,
-}
-
-impl Situation<'_> {
-    /// The flavour that the configuration asks for.
-    pub fn asked_flavour(&self) -> Option<Flavour> {
-        match self.asked.flavour {
-            config::Flavour::Auto => None,
-            config::Flavour::Open => Some(Flavour::Open),
-            config::Flavour::Proprietary => Some(Flavour::Proprietary),
-        }
-    }
 }
 
 /// A kernel that is installed.
@@ -143,7 +132,7 @@ pub fn decide(situation: &Situation<'_>) -> Result<Decision, Finding> {
 /// Why not this branch with this flavour.
 fn refusal(situation: &Situation<'_>, branch: u16, flavour: Flavour) -> Option<String> {
     let of_gpu = situation.gpus.iter().find_map(|gpu| rules::refusal(gpu, branch, flavour));
-    let unasked = situation.asked_flavour().is_some_and(|asked| asked != flavour);
+    let unasked = situation.asked.flavour.named().is_some_and(|asked| asked != flavour);
     rules::not_published(branch, flavour)
         .or(of_gpu)
         .or_else(|| unasked.then(|| format!("gpu.driver.flavour is not \"{}\"", flavour.word())))
@@ -161,7 +150,7 @@ fn branch_reason(situation: &Situation<'_>, branch: u16) -> String {
 
 fn flavour_reason(situation: &Situation<'_>, branch: u16, flavour: Flavour, preference: &str) -> String {
     let other = if flavour == Flavour::Open { Flavour::Proprietary } else { Flavour::Open };
-    let reason = if situation.asked_flavour().is_some() {
+    let reason = if situation.asked.flavour.named().is_some() {
         "gpu.driver.flavour asks for them".to_owned()
     } else if let Some(why) = refusal(situation, branch, other) {
         why

@@ -28,7 +28,7 @@ pub fn before_all(situation: &Situation<'_>, number: Option<u16>) -> Result<(), 
         ));
     }
     let unknown = situation.gpus.iter().find(|gpu| gpu.architecture.is_none());
-    if let (Some(gpu), None) = (unknown, situation.asked_flavour()) {
+    if let (Some(gpu), None) = (unknown, situation.asked.flavour.named()) {
         return Err(Finding::new(
             "gpu-generation-unknown",
             "The generation of a GPU is not known, so its driver cannot be chosen",
@@ -36,7 +36,7 @@ pub fn before_all(situation: &Situation<'_>, number: Option<u16>) -> Result<(), 
             "apt-get install pci.ids (dnf install hwdata), or write flavour = \"open\" and a branch under [gpu.driver]",
         ));
     }
-    let flavours = situation.asked_flavour().map_or(both.to_vec(), |flavour| vec![flavour]);
+    let flavours = situation.asked.flavour.named().map_or(both.to_vec(), |flavour| vec![flavour]);
     if any(number.as_ref().map_or(rules::LAST_BRANCHES, std::slice::from_ref), &flavours) {
         return Ok(());
     }

@@ -1,9 +1,7 @@
 //! A kernel with the driver in it, as sysfs and procfs show it.
 #![allow(clippy::disallowed_methods, reason = "a test prepares its own files")]
 
-use std::path::Path;
-
-use super::super::tests::{changes, check, code, machine};
+use super::super::tests::{changes, check, code, link, machine, put};
 use super::Modules;
 use crate::config;
 use crate::facts::{Facts, Gpu};
@@ -31,19 +29,6 @@ const NODES: [(&str, (u64, u64)); 6] = [
 fn facts() -> Facts {
     let gpu = |address: &&str| Gpu { address: (*address).to_owned(), model: Some("T4".to_owned()), ..Gpu::default() };
     Facts { gpus: ADDRESSES.iter().map(gpu).collect(), kernel: "6.1.0-50-amd64".to_owned(), ..Facts::default() }
-}
-
-fn put(root: &Path, path: &str, text: &str) {
-    let path = root.join(path);
-    std::fs::create_dir_all(path.parent().unwrap()).unwrap();
-    std::fs::write(path, text).unwrap();
-}
-
-fn link(root: &Path, path: &str, target: &str) {
-    let path = root.join(path);
-    std::fs::create_dir_all(path.parent().unwrap()).unwrap();
-    let _ = std::fs::remove_file(&path);
-    std::os::unix::fs::symlink(target, path).unwrap();
 }
 
 fn unit(active: &str, file: &str) -> UnitState {

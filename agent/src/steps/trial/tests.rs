@@ -11,18 +11,13 @@ use crate::facts::{Facts, Gpu};
 use crate::host::Host;
 use crate::host::runtime::{ScriptedRuntime, Tried};
 use crate::state::{StepRecord, Verdict};
-
-fn put(root: &tempfile::TempDir, path: &str, text: &str) {
-    let path = root.path().join(path);
-    std::fs::create_dir_all(path.parent().unwrap()).unwrap();
-    std::fs::write(path, text).unwrap();
-}
+use crate::steps::tests::put;
 
 /// A machine with two GPUs, whose containers are given these devices.
 fn machine(given: Option<&[&str]>) -> (tempfile::TempDir, Host) {
     let root = tempfile::tempdir().unwrap();
     for path in ["dev/nvidia0", "dev/nvidia1", "dev/nvidiactl"] {
-        put(&root, path, "");
+        put(root.path(), path, "");
     }
     let tried = given.map(|names| Tried { devices: names.iter().map(|name| (*name).to_owned()).collect() });
     let host = Host { runtime: Box::new(ScriptedRuntime { status: None, tried }), ..Host::of_fakes(root.path()).unwrap() };
@@ -73,7 +68,7 @@ async fn a_container_is_tried_once_and_again_when_something_changed() {
             "NVRM version: NVIDIA UNIX x86_64 Kernel Module  535.261.03  Wed Jul  2 11:59:13 UTC 2025\n",
         ),
     ] {
-        put(&root, path, text);
+        put(root.path(), path, text);
         assert_eq!((round(&host).await.changes.len(), round(&host).await.changes.len()), (2, 0), "{path}");
     }
 }

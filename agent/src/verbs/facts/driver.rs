@@ -53,7 +53,7 @@ impl Driver {
     /// Its rows for people.
     pub fn rows(&self, table: &mut Table) {
         if let Some(module) = &self.module {
-            let flavour = format!("{:?}", module.flavour).to_lowercase();
+            let flavour = module.flavour.word();
             table.row("driver", &format!("{}, {flavour} kernel module", module.version), loaded_module::PLACE);
         }
         match &self.nvml {

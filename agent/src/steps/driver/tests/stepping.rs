@@ -10,7 +10,7 @@ use crate::host::apply::Failure;
 use crate::host::programs::Output;
 use crate::look::Look;
 use crate::step::{Change, Status, Step};
-use crate::steps::tests::{changes, check, code, machine, written};
+use crate::steps::tests::{changes, check, code, link, machine, put, written};
 
 const KERNEL: &str = "6.12.107+deb13-cloud-amd64";
 const NEXT: &str = "6.12.110+deb13-cloud-amd64";
@@ -25,18 +25,6 @@ fn bare() -> (tempfile::TempDir, Host) {
         machine(&[("usr/bin/apt-get", ""), ("usr/sbin/dkms", ""), ("boot/initrd.img-x", ""), ("usr/sbin/update-initramfs", "")]);
     add_kernel(root.path(), KERNEL, "");
     (root, host)
-}
-
-fn put(root: &Path, path: &str, text: &str) {
-    let path = root.join(path);
-    std::fs::create_dir_all(path.parent().unwrap()).unwrap();
-    std::fs::write(path, text).unwrap();
-}
-
-fn link(root: &Path, path: &str, target: &str) {
-    let path = root.join(path);
-    std::fs::create_dir_all(path.parent().unwrap()).unwrap();
-    std::os::unix::fs::symlink(target, path).unwrap();
 }
 
 fn add_kernel(root: &Path, release: &str, modules: &str) {
