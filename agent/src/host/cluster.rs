@@ -10,7 +10,7 @@ use std::time::Duration;
 use anyhow::Result;
 use async_trait::async_trait;
 use serde_json::{Value, json};
-use tokio::sync::OnceCell;
+use tokio::sync::Mutex;
 
 use super::causes;
 use super::files::Files;
@@ -76,7 +76,35 @@ pub trait Cluster {
 /// The real API server, at the address and with the certificate that the kubelet's kubeconfig names.
 pub struct ApiServer {
     files: Files,
-    client: OnceCell<kube::Client>,
+    /// The client, and what it was made from: its address and its certificate may change under way.
+    client: Mutex<Option<(Credential, kube::Client)>>,
+}
+
+/// The kubelet's kubeconfig, and its certificate with the key.
+#[derive(PartialEq, Eq)]
+struct Credential {
+    path: &'static str,
+    kubeconfig: String,
+    certificate: Option<Vec<u8>>,
+}
+
+impl Credential {
+    async fn client(&self) -> Result<kube::Client, ClusterError> {
+        let broken = |why: String| ClusterError::NoCredential(format!("{}: {why}", self.path));
+        let kubeconfig = kube::config::Kubeconfig::from_yaml(&self.kubeconfig).map_err(|error| broken(error.to_string()))?;
+        // EKS has one. A look starts no program of someone else's.
+        let asks_program = |user: &kube::config::NamedAuthInfo| user.auth_info.as_ref().is_some_and(|user| user.exec.is_some());
+        if kubeconfig.auth_infos.iter().any(asks_program) {
+            return Err(broken("its credential comes from another program (exec)".to_owned()));
+        }
+        let config = kube::Config::from_custom_kubeconfig(kubeconfig, &Default::default()).await;
+        let mut config = config.map_err(|error| broken(error.to_string()))?;
+        // Never through a proxy of the shell that happened to start this.
+        config.proxy_url = None;
+        config.connect_timeout = Some(LIMIT);
+        config.read_timeout = Some(LIMIT);
+        kube::Client::try_from(config).map_err(|error| broken(error.to_string()))
+    }
 }
 
 /// Who reports, as the API server is told.
@@ -85,39 +113,35 @@ const AGENT: &str = "gpuk-agent";
 const LIMIT: Duration = Duration::from_secs(10);
 
 impl ApiServer {
-    /// Reads `kubelet.conf` at the first question.
+    /// Reads `kubelet.conf` at each question.
     pub fn new(files: &Files) -> Self {
-        Self { files: files.clone(), client: OnceCell::new() }
+        Self { files: files.clone(), client: Mutex::new(None) }
     }
 
     fn kubeconfig(&self) -> Option<&'static str> {
         [KUBELET_KUBECONFIG, MANAGED_KUBECONFIG].into_iter().find(|path| self.files.exists(path.as_ref()).unwrap_or(false))
     }
 
-    async fn client(&self) -> Result<&kube::Client, ClusterError> {
-        self.client
-            .get_or_try_init(|| async {
-                let path = self.kubeconfig().unwrap_or(KUBELET_KUBECONFIG);
-                let broken = |why: String| ClusterError::NoCredential(format!("{path}: {why}"));
-                let text = self.files.text(path.as_ref()).map_err(|error| broken(format!("{error:#}")))?;
-                let text = text.ok_or_else(|| broken("there is no such file".to_owned()))?;
-                let kubeconfig = kube::config::Kubeconfig::from_yaml(&text).map_err(|error| broken(error.to_string()))?;
-                // EKS has one. A look starts no program of someone else's.
-                let asks_program =
-                    |user: &kube::config::NamedAuthInfo| user.auth_info.as_ref().is_some_and(|user| user.exec.is_some());
-                if kubeconfig.auth_infos.iter().any(asks_program) {
-                    return Err(broken("its credential comes from another program (exec)".to_owned()));
-                }
-                let mut config = kube::Config::from_custom_kubeconfig(kubeconfig, &Default::default())
-                    .await
-                    .map_err(|error| broken(error.to_string()))?;
-                // Never through a proxy of the shell that happened to start this.
-                config.proxy_url = None;
-                config.connect_timeout = Some(LIMIT);
-                config.read_timeout = Some(LIMIT);
-                kube::Client::try_from(config).map_err(|error| broken(error.to_string()))
-            })
-            .await
+    fn credential(&self) -> Result<Credential, ClusterError> {
+        let path = self.kubeconfig().unwrap_or(KUBELET_KUBECONFIG);
+        let broken = |why: String| ClusterError::NoCredential(format!("{path}: {why}"));
+        let text = self.files.text(path.as_ref()).map_err(|error| broken(format!("{error:#}")))?;
+        let kubeconfig = text.ok_or_else(|| broken("there is no such file".to_owned()))?;
+        let certificate = self.files.read(KUBELET_CERTIFICATE.as_ref()).map_err(|error| broken(format!("{error:#}")))?;
+        Ok(Credential { path, kubeconfig, certificate })
+    }
+
+    async fn client(&self) -> Result<kube::Client, ClusterError> {
+        let credential = self.credential()?;
+        let mut kept = self.client.lock().await;
+        if let Some((made_from, client)) = kept.as_ref()
+            && *made_from == credential
+        {
+            return Ok(client.clone());
+        }
+        let client = credential.client().await?;
+        *kept = Some((credential, client.clone()));
+        Ok(client)
     }
 
     async fn request(&self, request: http::Request<Vec<u8>>) -> Result<Option<Value>, ClusterError> {

@@ -9,6 +9,7 @@ mod joined;
 mod kubeadm;
 mod kubelet_log;
 mod name;
+mod renewal;
 mod target;
 #[cfg(test)]
 mod tests;
@@ -26,9 +27,12 @@ use crate::host::programs::Question;
 use crate::look::{Look, is_blank};
 use crate::show::utc;
 use crate::step::{Change, Finding, Stage, Status, Step, UnitVerb, Watched};
-pub use joined::CERTIFICATE;
+pub use discovery::SKEW;
+pub use joined::{AUTHORITY, CERTIFICATE, server};
 use joined::{KUBELET_CONFIG, Membership};
 pub use name::joined_onto;
+pub use renewal::rebuilt;
+pub use verdict::{skew, skew_text};
 
 /// Joins the configured cluster with a bootstrap token, and keeps the kubelet running afterwards.
 pub struct Join;
@@ -70,6 +74,9 @@ impl Step for Join {
         }
         match joined::membership(look)? {
             Membership::Member { until } => member(look, until).await,
+            Membership::Lapsed { why, bad_certificate, bad_kubeconfig } => {
+                renewal::renew(look, why, bad_certificate, bad_kubeconfig).await
+            }
             Membership::Stranger { why, .. } if look.config.node.role == Role::ControlPlane => {
                 Ok(Status::Broken(no_control_plane(&why)))
             }
@@ -97,11 +104,17 @@ async fn member(look: Look<'_>, until: SystemTime) -> Result<Status> {
     }
     let mut changes = Vec::new();
     let mut why = Vec::new();
-    if look.exists(kubeadm::DISCOVERY_FILE)? {
+    let mut left = Vec::new();
+    for path in [kubeadm::DISCOVERY_FILE, renewal::BOOTSTRAP_FILE] {
+        if look.exists(path)? {
+            left.push(Change::Remove { path: path.into(), secret: true });
+        }
+    }
+    if !left.is_empty() {
         why.push("a bootstrap token is left in a file");
-        // The last join was cut off after kubeadm's end: it counts as done only once it is on the disk.
+        // The certificate counts only once it is on the disk.
         changes.push(Change::Sync);
-        changes.push(Change::Remove { path: kubeadm::DISCOVERY_FILE.into(), secret: true });
+        changes.extend(left);
     }
     if unit.file == "disabled" {
         why.push("the kubelet would not start at the next boot");
@@ -135,7 +148,7 @@ fn no_control_plane(why: &str) -> Finding {
 
 /// Not joined: find an API server that proves itself, and let kubeadm do the rest.
 async fn stranger(look: Look<'_>, mut why: String, bad_certificate: bool) -> Result<Status> {
-    let target = match target::of(look)? {
+    let target = match target::of(look, false)? {
         Ok(target) => target,
         Err(status) => return Ok(status),
     };
@@ -153,13 +166,7 @@ async fn stranger(look: Look<'_>, mut why: String, bad_certificate: bool) -> Res
         let finding = diagnosis(look).await;
         why = format!("{why}; {finding}; {}", finding.remedy);
     }
-    why = format!("{why}; {} accepts its token", cluster.endpoint);
-    for warning in &cluster.warnings {
-        why = format!("{why}; warning: {warning}");
-    }
-    if target.skip_pins {
-        why.push_str(target::UNVERIFIED);
-    }
+    why = cluster.evidence(why, &target);
     let mut changes = kubeadm::changes(look, &target, &cluster, bad_certificate)?;
     changes.splice(0..0, name::remember(look, cluster.existing.as_ref())?);
     // kubeadm starts it when it is configured. One that fails until then would be taken for a failing join.

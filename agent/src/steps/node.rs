@@ -1,6 +1,8 @@
 //! A join is done when the Node object exists with our machine id and boot id and is Ready, not when a program exits 0.
 
-use std::time::Duration;
+mod endpoint;
+
+use std::time::{Duration, SystemTime};
 
 use anyhow::Result;
 use async_trait::async_trait;
@@ -14,6 +16,9 @@ use crate::step::{Change, Finding, Stage, Status, Step, UnitVerb};
 
 /// A running kubelet registers within 4 s of its start; one whose Node was deleted never does, until it is restarted.
 const REGISTERS_WITHIN: Duration = Duration::from_secs(60);
+
+/// How long a Node is left to its kubelet after it was given up.
+const SILENT_FOR: Duration = Duration::from_secs(10);
 
 /// The API server knows this machine and says it is Ready.
 pub struct Node;
@@ -45,14 +50,39 @@ impl Step for Node {
             Err(finding) => return Ok(Status::Broken(finding)),
         };
         match look.node(&name).await {
+            Ok(Some(node)) if is_given_up(look, &node).await? => Ok(Status::pending(
+                format!(
+                    "the cluster gave up Node {name} while it did not answer, and its kubelet is slow to notice that it does again"
+                ),
+                vec![Change::Unit(UnitVerb::Restart, kubelet::UNIT.to_owned())],
+            )),
             Ok(Some(node)) => Ok(match (judge(look, &name, &node), joined_onto(look, &node)?) {
                 (Status::Ready(evidence), Some(kept)) => Status::Ready(format!("{evidence}; {kept}")),
                 (status, _) => status,
             }),
             Ok(None) => missing(look, &name).await,
+            Err(error @ ClusterError::Unreachable(_)) => Ok(match endpoint::elsewhere(look).await? {
+                Some(status) => status,
+                None => Status::Waiting(unreachable(&error)),
+            }),
             Err(error) => Ok(Status::Waiting(unreachable(&error))),
         }
     }
+}
+
+/// A kubelet that runs and says nothing, though the API server answers: after an outage it comes back by itself 49 s later, after a
+/// restart 2 s later. Once is enough.
+async fn is_given_up(look: Look<'_>, node: &NodeObject) -> Result<bool> {
+    let is_unknown = node.condition("Ready").is_some_and(|ready| ready.status == "Unknown");
+    if !is_unknown || node.boot_id != look.facts.boot_id {
+        return Ok(false);
+    }
+    let Ok(since) = node.ready_since.parse::<jiff::Timestamp>().map(SystemTime::from) else { return Ok(false) };
+    let unit = look.unit(kubelet::UNIT).await?.unwrap_or_default();
+    let up = look.since_boot()?.saturating_sub(Duration::from_micros(unit.active_since));
+    let now = look.now();
+    let started = now.checked_sub(up).unwrap_or(SystemTime::UNIX_EPOCH);
+    Ok(unit.is_running() && started < since && since + SILENT_FOR <= now)
 }
 
 /// This machine's Node for a step that is about it, by its name; how that step ends where there is none to speak of.

@@ -59,20 +59,24 @@ pub fn changes(look: Look<'_>, target: &Target, cluster: &Discovered, bad_certif
         changes.push(Change::Run(Command::new(["mkdir", "-p", MANIFESTS], Duration::from_secs(10))));
     }
     changes.extend([
-        Change::write_secret(DISCOVERY_FILE, discovery_file(target, cluster)?),
+        Change::write_secret(DISCOVERY_FILE, kubeconfig(target, cluster)?),
         Change::write(JOIN_FILE, join_configuration(target)?),
         Change::Run(Command::new(["kubeadm", "join", "--config", JOIN_FILE], LIMIT).watching(KUBELET)),
     ]);
     // From here on a cluster knows the machine by this name.
-    if let Some(decision) = target.decision.as_ref().filter(|decision| !decision.joined) {
-        changes.push(Decision { joined: true, ..decision.clone() }.change()?);
-    }
+    changes.extend(name_is_known(target)?);
     changes.extend([Change::Sync, Change::Remove { path: DISCOVERY_FILE.into(), secret: true }]);
     Ok(changes)
 }
 
-/// A kubeconfig; JSON is YAML.
-fn discovery_file(target: &Target, cluster: &Discovered) -> Result<String> {
+/// Keeps that a cluster knows the machine by its name, unless that is kept already.
+pub fn name_is_known(target: &Target) -> Result<Option<Change>> {
+    let decision = target.decision.as_ref().filter(|decision| !decision.joined);
+    decision.map(|decision| Decision { joined: true, ..decision.clone() }.change()).transpose()
+}
+
+/// A kubeconfig of the verified cluster, with the token; JSON is YAML.
+pub fn kubeconfig(target: &Target, cluster: &Discovered) -> Result<String> {
     let file = json!({
         "apiVersion": "v1",
         "kind": "Config",
@@ -84,7 +88,7 @@ fn discovery_file(target: &Target, cluster: &Discovered) -> Result<String> {
         "contexts": [{"name": "join", "context": {"cluster": "cluster", "user": "bootstrap"}}],
         "current-context": "join",
     });
-    serde_json::to_string_pretty(&file).context("writing the discovery file for kubeadm")
+    serde_json::to_string_pretty(&file).context("writing a kubeconfig with the bootstrap token")
 }
 
 /// `JoinConfiguration` (kubeadm API, `kubeadm.k8s.io/v1beta4`). The limits replace defaults of 4 and 5 minutes, which kubeadm spends

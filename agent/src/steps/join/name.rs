@@ -29,6 +29,7 @@ pub struct Existing {
 pub fn judge(node: Node, target: &Target, facts: &Facts) -> Result<Option<Existing>, Verdict> {
     let existing = |words: String| Existing { words: format!("{words}; {}", keeps(&target.name)), uid: node.uid.clone() };
     match identity::is_ours(&node.machine_id, &node.system_uuid, facts) {
+        Some(true) if target.is_node => Ok(None),
         Some(true) if node.is_ready() => Err(Verdict::OwnNodeStillReady(Box::new(node))),
         Some(true) => Ok(Some(existing(format!("Node {} is this machine's own from before", target.name)))),
         // An object that somebody made, and no machine has reported to. kubeadm would refuse one that is Ready.

@@ -34,6 +34,8 @@ pub struct Target {
     pub product_uuid: Option<String>,
     /// containerd's socket.
     pub runtime_socket: String,
+    /// It is a node already and only its certificate is missing: its own Node may be Ready, and keeps what it registered with.
+    pub is_node: bool,
 }
 
 /// What the evidence says for ever after a join without a pin.
@@ -45,7 +47,7 @@ pub fn skips_pins(look: Look<'_>) -> bool {
 }
 
 /// From the configuration. What is missing there is a status that names the key.
-pub fn of(look: Look<'_>) -> Result<Result<Target, Status>> {
+pub fn of(look: Look<'_>, is_node: bool) -> Result<Result<Target, Status>> {
     let cluster = &look.config.cluster;
     if let Some(finding) = incomplete(look) {
         return Ok(Err(Status::Broken(finding)));
@@ -76,6 +78,7 @@ pub fn of(look: Look<'_>) -> Result<Result<Target, Status>> {
         product_uuid: look.facts.dmi.product_uuid.clone(),
         machine_id: look.facts.machine_id.clone(),
         runtime_socket: look.config.containerd.socket.display().to_string(),
+        is_node,
     }))
 }
 

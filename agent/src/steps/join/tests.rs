@@ -5,6 +5,7 @@
 mod discovering;
 mod joining;
 mod naming;
+mod renewing;
 
 use std::net::{IpAddr, SocketAddr};
 use std::path::Path;

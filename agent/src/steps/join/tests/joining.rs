@@ -1,6 +1,6 @@
 //! From what a machine holds of a join to what is still to be done.
 
-use super::super::fixtures::{NODE_CERTIFICATE, NODE_KEY, OTHER_KEY};
+use super::super::fixtures::{NODE_CERTIFICATE, NODE_KEY, OTHER_CA};
 use super::super::joined::{AUTHORITY, CERTIFICATE, KUBELET_CONFIG, KUBELET_FLAGS};
 use super::super::kubeadm::DISCOVERY_FILE;
 use super::*;
@@ -8,26 +8,32 @@ use crate::host::cluster::KUBELET_KUBECONFIG;
 use crate::step::UnitVerb;
 
 /// After `kubeadm join`; nothing needs to be asked.
-fn joined() -> Machine {
+pub fn joined() -> Machine {
     let mut machine = Machine::fresh(&[A]);
     machine.offline = true;
     machine.kubelet.active = "active".to_owned();
     machine.write(CERTIFICATE, &format!("{NODE_CERTIFICATE}{NODE_KEY}"));
-    for path in [KUBELET_KUBECONFIG, AUTHORITY, KUBELET_CONFIG, KUBELET_FLAGS] {
-        machine.write(path, "something\n");
-    }
+    machine.write(KUBELET_KUBECONFIG, &kubeconfig(A));
+    machine.write(AUTHORITY, CA);
+    machine.write(KUBELET_CONFIG, "kind: KubeletConfiguration\n");
+    machine.write(KUBELET_FLAGS, "KUBELET_KUBEADM_ARGS=\"\"\n");
     machine
 }
 
+/// A kubeconfig as kubeadm writes it for the kubelet.
+fn kubeconfig(server: &str) -> String {
+    format!("apiVersion: v1\nkind: Config\nclusters:\n- name: default-cluster\n  cluster:\n    server: {server}\n")
+}
+
 /// The same, where the API server answers.
-fn damaged(path: &str, contents: &str) -> Machine {
+pub fn damaged(path: &str, contents: &str) -> Machine {
     let mut machine = joined().with(A, Server::good());
     machine.offline = false;
     machine.write(path, contents);
     machine
 }
 
-fn words(changes: &[Change]) -> Vec<String> {
+pub fn words(changes: &[Change]) -> Vec<String> {
     changes.iter().map(ToString::to_string).collect()
 }
 
@@ -46,9 +52,9 @@ async fn a_control_plane_node_is_kept_and_never_joined_as_a_worker() {
     assert!(matches!(control_plane(joined()).check().await, Status::Ready(_)));
     let mut fresh = Machine::fresh(&[A]).with(A, Server::good());
     fresh.offline = true;
-    let mut expired = joined();
-    expired.now += 365 * 24 * 3600;
-    for (machine, seen) in [(fresh, "has not joined"), (expired, "expired")] {
+    let cut = joined();
+    cut.write(AUTHORITY, "");
+    for (machine, seen) in [(fresh, "has not joined"), (cut, "is empty")] {
         let finding = control_plane(machine).broken().await;
         assert_eq!(finding.code, "control-plane-not-supported");
         assert!(finding.why.contains(seen) && finding.remedy.contains("role = \"worker\""), "{finding:?}");
@@ -81,38 +87,21 @@ async fn a_joined_nodes_kubelet_that_cannot_start_says_why() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn empty_files_of_a_power_cut_are_no_join() {
-    for path in [KUBELET_KUBECONFIG, AUTHORITY, KUBELET_CONFIG, KUBELET_FLAGS] {
-        for contents in ["", "\n", "\0\0\0\0"] {
+async fn empty_and_cut_files_of_a_power_cut_are_no_join() {
+    for path in [AUTHORITY, KUBELET_CONFIG, KUBELET_FLAGS] {
+        for (contents, how) in [("", "empty"), ("\n", "empty"), ("\0\0\0\0", "empty"), ("apiVe", "damaged")] {
             let (why, changes) = damaged(path, contents).pending().await;
-            assert!(why.contains(&format!("{path} is empty")), "{why}");
+            assert!(why.contains(&format!("{path} is {how}")), "{why}");
+            assert!(words(&changes).iter().any(|change| change.starts_with("run kubeadm join")), "{changes:?}");
             // The good certificate stays: the kubelet uses it again.
             assert!(!words(&changes).contains(&format!("remove {CERTIFICATE}")), "{changes:?}");
         }
     }
-    let (why, changes) = damaged(CERTIFICATE, "").pending().await;
+    // Nothing is left that the kubelet could ask with.
+    let both = damaged(CERTIFICATE, "");
+    both.write(KUBELET_FLAGS, "");
+    let (why, changes) = both.pending().await;
     assert!(why.contains(&format!("{CERTIFICATE} is empty")), "{why}");
-    assert_eq!(words(&changes)[..2], ["stop kubelet.service".to_owned(), format!("remove {CERTIFICATE}")]);
-}
-
-#[tokio::test(start_paused = true)]
-async fn a_certificate_without_its_key_or_out_of_date_is_moved_aside() {
-    let cut = &NODE_CERTIFICATE[..200];
-    for (contents, expected) in [
-        (NODE_CERTIFICATE.to_owned(), "no private key"),
-        (cut.to_owned(), "is damaged"),
-        (format!("{NODE_CERTIFICATE}{OTHER_KEY}"), "belongs to another certificate"),
-        (NODE_KEY.to_owned(), "no certificate"),
-    ] {
-        let (why, changes) = damaged(CERTIFICATE, &contents).pending().await;
-        assert!(why.contains(expected), "{why}");
-        assert_eq!(words(&changes)[..2], ["stop kubelet.service".to_owned(), format!("remove {CERTIFICATE}")]);
-    }
-    let mut expired = damaged(KUBELET_FLAGS, "flags");
-    expired.now = 1_800_000_000;
-    expired.servers[0].1.ahead = 1_800_000_000 - i64::try_from(NOW).unwrap();
-    let (why, changes) = expired.pending().await;
-    assert!(why.contains("expired at 2027-01-01T00:00:00Z"), "{why}");
     assert_eq!(words(&changes)[..2], ["stop kubelet.service".to_owned(), format!("remove {CERTIFICATE}")]);
 }
 
@@ -166,10 +155,10 @@ async fn what_kubeadm_would_not_replace_goes_first() {
     let (_, changes) = damaged(AUTHORITY, "").pending().await;
     let first = ["stop kubelet.service", "remove /etc/kubernetes/kubelet.conf", "remove /etc/kubernetes/pki/ca.crt"];
     assert_eq!(words(&changes)[..3], first);
-    let (_, changes) = damaged(KUBELET_CONFIG, "").pending().await;
-    assert_eq!(words(&changes)[..3], first, "the CA of another cluster");
+    let other = damaged(KUBELET_CONFIG, "");
+    other.write(AUTHORITY, OTHER_CA);
+    assert_eq!(words(&other.pending().await.1)[..3], first, "the CA of another cluster");
     let same = damaged(KUBELET_CONFIG, "");
-    same.write(AUTHORITY, super::super::fixtures::CA);
     assert!(!words(&same.pending().await.1).contains(&first[2].to_owned()));
 }
 
