@@ -1,5 +1,7 @@
 //! What tests ask a cluster, and what they change in it.
 
+use std::fs;
+use std::process::Command;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
@@ -9,6 +11,7 @@ use x509_cert::der::{DecodePem as _, Encode as _};
 
 use super::{Cluster, TOKEN};
 use crate::cache::hex;
+use crate::command::run;
 use crate::progress::wait_for;
 
 impl Cluster {
@@ -20,7 +23,7 @@ impl Cluster {
     /// The pin of the cluster's CA, as `--discovery-token-ca-cert-hash` wants it.
     pub fn ca_cert_hash(&self) -> Result<String> {
         let path = self.settings.file("pki/ca.crt");
-        let text = std::fs::read(&path).with_context(|| format!("reading {}", path.display()))?;
+        let text = fs::read(&path).with_context(|| format!("reading {}", path.display()))?;
         let certificate = Certificate::from_pem(&text).with_context(|| format!("parsing {}", path.display()))?;
         let key = certificate.tbs_certificate().subject_public_key_info().to_der()?;
         Ok(format!("sha256:{}", hex(ring::digest::digest(&ring::digest::SHA256, &key).as_ref())))
@@ -28,17 +31,65 @@ impl Cluster {
 
     /// Makes another bootstrap token; `token` is `id.secret`, `lifetime` for example `2h` or `0` for ever.
     pub fn create_token(&self, token: &str, lifetime: &str) -> Result<()> {
-        let mut command = std::process::Command::new(&self.tools.kubeadm);
+        let mut command = Command::new(&self.tools.kubeadm);
         command.args(["token", "create", token, "--ttl", lifetime, "--kubeconfig"]).arg(self.kubeconfig());
-        crate::command::run(&mut command, Duration::from_secs(60)).map(drop)
+        run(&mut command, Duration::from_secs(60)).map(drop)
+    }
+
+    /// The client certificate and key of a node's kubelet, from this cluster's CA, that was valid in January 2025.
+    pub fn expired_certificate(&self, node: &str) -> Result<String> {
+        let folder = tempfile::tempdir()?;
+        let configuration = "[ca]\ndefault_ca = here\n[here]\ndatabase = index\nserial = serial\nnew_certs_dir = .\ndefault_md = sha256\n\
+            policy = any\n[any]\norganizationName = supplied\ncommonName = supplied\n";
+        for (name, text) in [("ca.cnf", configuration), ("index", ""), ("serial", "01\n")] {
+            fs::write(folder.path().join(name), text)?;
+        }
+        let openssl =
+            |words: &[&str]| run(Command::new("openssl").current_dir(folder.path()).args(words), Duration::from_secs(60));
+        let subject = format!("/O=system:nodes/CN=system:node:{node}");
+        openssl(&[
+            "req",
+            "-new",
+            "-newkey",
+            "ec",
+            "-pkeyopt",
+            "ec_paramgen_curve:P-256",
+            "-nodes",
+            "-subj",
+            &subject,
+            "-keyout",
+            "key",
+            "-out",
+            "request",
+        ])?;
+        let (authority, key) = (self.directory().join("pki/ca.crt"), self.directory().join("pki/ca.key"));
+        let (authority, key) = (authority.display().to_string(), key.display().to_string());
+        let dates = ["-startdate", "20250101000000Z", "-enddate", "20250201000000Z"];
+        let words = [
+            "ca",
+            "-batch",
+            "-notext",
+            "-config",
+            "ca.cnf",
+            "-cert",
+            &authority,
+            "-keyfile",
+            &key,
+            "-in",
+            "request",
+            "-out",
+            "certificate",
+        ];
+        openssl(&[&words[..], &dates[..]].concat())?;
+        Ok(fs::read_to_string(folder.path().join("certificate"))? + &fs::read_to_string(folder.path().join("key"))?)
     }
 
     /// A kubeconfig with the credential that this node's kubelet would have (Kubernetes documentation, "Using Node Authorization").
     pub fn kubeconfig_of_kubelet(&self, node: &str) -> Result<String> {
         let user = ["kubeconfig", "user", "--config", "certificates.yaml", "--org", "system:nodes", "--client-name"];
-        let mut command = std::process::Command::new(&self.tools.kubeadm);
+        let mut command = Command::new(&self.tools.kubeadm);
         command.args(user).arg(format!("system:node:{node}")).current_dir(&self.settings.directory);
-        let kubeconfig = crate::command::run(&mut command, Duration::from_secs(60))?;
+        let kubeconfig = run(&mut command, Duration::from_secs(60))?;
         Ok(super::with_server(&kubeconfig, &self.endpoint()))
     }
 
