@@ -20,3 +20,4 @@ pub mod step;
 pub mod steps;
 pub mod unknown;
 pub mod verbs;
+pub mod wake;

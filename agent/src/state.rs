@@ -12,6 +12,7 @@ use crate::config::Role;
 use crate::host::Host;
 use crate::host::files::Files;
 use crate::step::{Contents, Finding};
+use crate::wake::Wake;
 
 /// Where the state is kept. Anyone may read it: it holds no secret.
 pub const STATE_FILE: &str = "/var/lib/gpuk-agent/state.json";
@@ -51,6 +52,9 @@ pub struct Round {
     pub started: u64,
     /// When it began: milliseconds after the kernel started.
     pub since_boot: u64,
+    /// What the boot is, in the first round of it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub wake: Option<Wake>,
     /// Each step, in order.
     pub steps: Vec<StepRecord>,
     /// The round is over; otherwise it goes on, or was cut off.

@@ -41,6 +41,7 @@ impl<'a> Recorder<'a> {
             verb: verb.to_owned(),
             started: u64::try_from(started.as_millis()).unwrap_or_default(),
             since_boot: u64::try_from(since_boot.as_millis()).unwrap_or_default(),
+            wake: None,
             steps: Vec::new(),
             finished: false,
         }

@@ -18,6 +18,7 @@ use crate::show::complain;
 use crate::state::{Round, State, StepRecord};
 use crate::step::Finding;
 use crate::unknown::Unknown;
+use crate::wake;
 
 /// Held while an agent works; two agents never do at once.
 pub const LOCK_FILE: &str = "/run/gpuk-agent/lock";
@@ -132,7 +133,12 @@ pub async fn round(session: &Session, verb: &str, observer: &dyn Observer, patie
     state.node = identity::name(look).unwrap_or_default();
     let steps = catalog::steps(config.node.role);
     let names = steps.iter().map(|step| step.name()).collect();
-    let recorder = Recorder::new(host, state, Recorder::begin(host, verb, &facts.boot_id), names, observer);
+    let mut round = Recorder::begin(host, verb, &facts.boot_id);
+    if state.last().is_none_or(|last| last.boot_id != facts.boot_id) && host.files.is_running_system() {
+        round.wake = wake::of(look).ok();
+        tracing::info!("this boot: {}", round.wake.as_ref().map_or("unknown".to_owned(), ToString::to_string));
+    }
+    let recorder = Recorder::new(host, state, round, names, observer);
     let (observer, ends) = LaneEnds::before(&recorder);
     let working = async {
         // It goes when the work is done, and the reports end then.

@@ -20,7 +20,7 @@ use crate::show::complain;
 use crate::state::{StepRecord, Verdict};
 use crate::step::{Change, Lane, Stage, Step, Watched};
 use crate::steps::kubelet;
-use crate::{catalog, facts, identity, role};
+use crate::{catalog, facts, identity, role, wake};
 use faults::Faults;
 pub(super) use pauses::Outcome;
 use pauses::Pauses;
@@ -56,6 +56,9 @@ pub async fn run(common: &Common, environment: Vec<(String, String)>) -> Exit {
         }
     }
     service::stopping();
+    if let Ok(host) = Host::real(&common.root) {
+        wake::ends(&host);
+    }
     Exit::Fine
 }
 
@@ -95,6 +98,7 @@ pub(super) async fn one_round(common: &Common, environment: Vec<(String, String)
     let observer = Both(Terminal::for_service(), Journal::default(), session.look());
     let records = round::round(&session, VERB, &observer, ROUND_PATIENCE, stop).await;
     release(session.look());
+    wake::remember(&session.host, session.look());
     service::status(&summary(&records));
     Ok(outcome(&records, &catalog::steps(session.config.node.role)))
 }

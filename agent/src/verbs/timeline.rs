@@ -24,7 +24,8 @@ pub fn timeline(common: &Common) -> Exit {
     for round in &state.rounds {
         if round.boot_id != boot {
             boot = &round.boot_id;
-            print(&format!("{}\n", style.strong(&format!("boot {boot}"))));
+            let wake = round.wake.as_ref().map(|wake| format!(": {wake}")).unwrap_or_default();
+            print(&format!("{}{wake}\n", style.strong(&format!("boot {boot}"))));
         }
         print(&human(round, style));
     }
