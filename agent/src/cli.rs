@@ -43,11 +43,20 @@ pub enum Verb {
     Up,
     /// `up`, then stay: watch for drift and report (the systemd service)
     Run,
-    /// Take away what steps made, and nothing else
+    /// Take away what steps made, or everything, and nothing else
+    ///
+    /// Files that the agent wrote are as they were before it; those that somebody changed since stay and are named. Packages stay.
+    #[command(group = clap::ArgGroup::new("what").required(true))]
     Reset {
         /// The steps, e.g. redirects
-        #[arg(required = true, value_name = "STEP")]
+        #[arg(group = "what", value_name = "STEP")]
         steps: Vec<String>,
+        /// Everything: drain, leave the cluster, and put every file back
+        #[arg(long, group = "what")]
+        all: bool,
+        /// Leave the cluster and join the one that is configured now
+        #[arg(long, group = "what")]
+        rejoin: bool,
         /// Only show what would be done
         #[arg(long)]
         dry_run: bool,

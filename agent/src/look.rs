@@ -15,10 +15,12 @@ use crate::host::cluster::{ClusterError, Node};
 use crate::host::files::SeekableFile;
 use crate::host::gpus::{GpuReading, HelperTrouble};
 use crate::host::kernel_log::Record;
+use crate::host::ledger::Ledger;
 use crate::host::network::{Answer, Get, PlainAnswer, PlainRequest, Unreachable};
 use crate::host::programs::{Output, Question};
 use crate::host::runtime::{RuntimeStatus, Trial, Tried};
 use crate::host::units::UnitState;
+use crate::step::Change;
 
 /// Whether a file says nothing: a power cut leaves one without bytes, or on some file systems one of zeros.
 pub fn is_blank(bytes: &[u8]) -> bool {
@@ -95,6 +97,11 @@ impl<'a> Look<'a> {
         self.host.files.list(directory.as_ref())
     }
 
+    /// What changes have written so far, and how to put it back.
+    pub fn written(&self) -> Result<(Vec<Change>, Vec<PathBuf>)> {
+        Ledger::read(&self.host.files)?.undoing(&self.host.files)
+    }
+
     /// Where a symbolic link points, or `None` when it is absent or no link.
     pub fn link(&self, path: impl AsRef<Path>) -> Result<Option<PathBuf>> {
         self.host.files.link(path.as_ref())
@@ -158,6 +165,11 @@ impl<'a> Look<'a> {
     /// What the CRI socket answers to `Status` (Kubernetes CRI API, `runtime.v1`).
     pub async fn runtime_status(&self, socket: &str) -> Result<RuntimeStatus> {
         self.host.runtime.status(socket).await
+    }
+
+    /// How many pods the container runtime has, running or not.
+    pub async fn pods(&self, socket: &str) -> Result<usize> {
+        self.host.runtime.pods(socket).await
     }
 
     /// This node's object, asked for with the node's own credential.

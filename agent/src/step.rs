@@ -198,6 +198,19 @@ pub enum Change {
         /// What each is to be.
         labels: BTreeMap<String, String>,
     },
+    /// Keep new pods off this node and ask those that can go elsewhere to do so, with the node's own credential: as far as it can be done
+    /// within the limit, for a cluster that is gone cannot be asked.
+    Drain {
+        /// The Node's name.
+        node: String,
+        /// How long it may take.
+        limit: Duration,
+    },
+    /// Stop and remove every pod of the container runtime.
+    RemovePods {
+        /// The CRI socket.
+        socket: String,
+    },
     /// Flush every file system to disk, so that what was done survives a power cut.
     Sync,
 }
@@ -218,9 +231,13 @@ impl Change {
         match self {
             Self::Write { .. } | Self::Remove { .. } | Self::Sync => false,
             Self::Run(command) => command.needs_running_system,
-            Self::Unit(..) | Self::Hostname(_) | Self::Sysctl { .. } | Self::TryContainer { .. } | Self::NodeLabels { .. } => {
-                true
-            }
+            Self::Unit(..)
+            | Self::Hostname(_)
+            | Self::Sysctl { .. }
+            | Self::TryContainer { .. }
+            | Self::NodeLabels { .. }
+            | Self::Drain { .. }
+            | Self::RemovePods { .. } => true,
         }
     }
 }
@@ -247,6 +264,8 @@ impl std::fmt::Display for Change {
                 let labels: Vec<String> = labels.iter().map(|(key, value)| format!("{key}={value}")).collect();
                 write!(formatter, "label Node {node} with {}", labels.join(", "))
             }
+            Self::Drain { node, limit } => write!(formatter, "drain Node {node}, as far as it goes in {} s", limit.as_secs()),
+            Self::RemovePods { .. } => write!(formatter, "stop and remove every pod"),
             Self::Sync => write!(formatter, "sync file systems"),
         }
     }

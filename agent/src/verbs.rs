@@ -53,7 +53,14 @@ async fn dispatch(cli: &Cli, environment: Vec<(String, String)>) -> Exit {
             Ok(session) => match verb {
                 Verb::Facts => facts::facts(&session, common.json).await,
                 Verb::Plan => plan::plan(&session, common.json).await,
-                Verb::Reset { steps, dry_run } => reset::reset(&session, steps, *dry_run, common.json).await,
+                Verb::Reset { steps, all, rejoin, dry_run } => {
+                    let what = match (all, rejoin) {
+                        (true, _) => reset::What::Everything,
+                        (_, true) => reset::What::Membership,
+                        _ => reset::What::Steps(steps),
+                    };
+                    reset::reset(&session, &what, *dry_run, common.json).await
+                }
                 Verb::Up => up::up(&session, common.json).await,
                 _ => config::show(&session, matches!(verb, Verb::Config { about: About::Show { origin: true } }), common.json),
             },

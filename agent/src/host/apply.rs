@@ -6,6 +6,7 @@ use std::time::Duration;
 use anyhow::{Context, Error};
 
 use super::Host;
+use super::ledger::Ledger;
 use super::programs::{Output, Question};
 use crate::digest::sha256;
 use crate::step::{Change, Command, Contents};
@@ -79,15 +80,14 @@ impl Host {
                 if old.as_deref() == Some(&contents.bytes) && self.files.mode(path)? == Some(*mode) {
                     return Ok(());
                 }
-                // What lies below /run is gone at the next boot anyway, and tokens lie there.
-                if let Some(old) = old.filter(|old| *old != contents.bytes && !path.starts_with("/run")) {
-                    self.keep(path, &old)?;
-                }
+                self.list(path, old, Some(contents))?;
                 self.files.write(path, &contents.bytes, *mode)?;
             }
             Change::Remove { path, secret } => {
-                if let (false, Some(old)) = (secret, self.files.read(path)?) {
-                    self.keep(path, &old)?;
+                if *secret {
+                    Ledger::forget(&self.files, path)?;
+                } else {
+                    self.list(path, self.files.read(path)?, None)?;
                 }
                 self.files.remove(path)?;
             }
@@ -101,6 +101,12 @@ impl Host {
                 }
             }
             Change::NodeLabels { node, labels } => self.cluster.set_labels(node, labels).await.map_err(Error::from)?,
+            Change::Drain { node, limit } => {
+                if let Err(why) = self.cluster.drain(node, *limit).await {
+                    tracing::warn!("Node {node} could not be drained, which changes nothing about what follows: {why}");
+                }
+            }
+            Change::RemovePods { socket } => self.runtime.remove_pods(socket).await?,
             Change::Sync => self.kernel.sync(),
         }
         Ok(())
@@ -111,8 +117,25 @@ impl Host {
         self.files.write(path, &contents.bytes, 0o644)
     }
 
+    /// Keeps what is about to be replaced or removed, and lists it. Nothing of what lies below /run, where tokens lie.
+    fn list(&self, path: &Path, old: Option<Vec<u8>>, new: Option<&Contents>) -> Result<(), Error> {
+        if path.starts_with("/run") {
+            return Ok(());
+        }
+        let kept = old.as_ref().map(|old| self.keep(path, old)).transpose()?;
+        // A secret comes from outside and goes with the join.
+        if !Ledger::lists(path) || new.is_some_and(|new| new.secret && old.is_none()) {
+            return Ok(());
+        }
+        let mode = self.files.mode(path)?.unwrap_or(0o644);
+        let old = old.as_deref().zip(kept).map(|(old, kept)| (old, mode, kept));
+        let mut ledger = Ledger::read(&self.files)?;
+        ledger.note(path, old, new.map(|new| new.bytes.as_slice()));
+        ledger.save(&self.files)
+    }
+
     /// Keeps the bytes of a file that is about to be replaced, once per content: only root may read them.
-    fn keep(&self, path: &Path, old: &[u8]) -> Result<(), Error> {
+    fn keep(&self, path: &Path, old: &[u8]) -> Result<PathBuf, Error> {
         let short: String = sha256(old).chars().take(12).collect();
         let relative = path.strip_prefix("/").unwrap_or(path);
         let mut name = relative.file_name().unwrap_or_default().to_owned();
@@ -121,7 +144,7 @@ impl Host {
         if self.files.read(&kept)?.is_none() {
             self.files.write(&kept, old, 0o600).with_context(|| format!("keeping the old {}", path.display()))?;
         }
-        Ok(())
+        Ok(kept)
     }
 
     async fn run(&self, command: &Command) -> Result<(), Failure> {

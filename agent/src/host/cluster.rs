@@ -1,5 +1,6 @@
 //! A joined node may read and report on itself with the kubelet's own credential, and needs no other.
 
+mod drain;
 mod node;
 
 use std::cell::RefCell;
@@ -68,6 +69,12 @@ pub trait Cluster {
     /// Sets these labels of the Node and leaves its others as they are. A node may set only some on itself (Kubernetes documentation,
     /// "Using Node Authorization", section on the admission plugin NodeRestriction).
     async fn set_labels(&self, name: &str, labels: &BTreeMap<String, String>) -> Result<(), ClusterError>;
+
+    /// Keeps new pods off the node, or lets them come again. A node may do that to itself.
+    async fn cordon(&self, name: &str, cordoned: bool) -> Result<(), ClusterError>;
+
+    /// Cordons the node and evicts its pods, but for those of DaemonSets and those that come from files, and waits until they are gone.
+    async fn drain(&self, name: &str, limit: Duration) -> Result<(), ClusterError>;
 
     /// Records an event of type `Warning` about the Node; `now` is RFC 3339.
     async fn record_event(&self, name: &str, event: &NodeEvent, now: &str) -> Result<(), ClusterError>;
@@ -203,6 +210,18 @@ impl Cluster for ApiServer {
         self.patch(name, "", &json!({"metadata": {"labels": labels}})).await
     }
 
+    async fn cordon(&self, name: &str, cordoned: bool) -> Result<(), ClusterError> {
+        self.patch(name, "", &json!({"spec": {"unschedulable": cordoned}})).await
+    }
+
+    async fn drain(&self, name: &str, limit: Duration) -> Result<(), ClusterError> {
+        self.cordon(name, true).await?;
+        match tokio::time::timeout(limit, drain::evict_all(self, name)).await {
+            Ok(done) => done,
+            Err(_) => Err(ClusterError::Unreachable(format!("some of its pods were still there after {} s", limit.as_secs()))),
+        }
+    }
+
     async fn record_event(&self, name: &str, event: &NodeEvent, now: &str) -> Result<(), ClusterError> {
         // As the kubelet's own: in the namespace `default`, and with the name in place of the uid ("kubectl describe node" looks for both).
         let object = json!({
@@ -234,12 +253,20 @@ pub struct ScriptedCluster {
     pub conditions: Rc<RefCell<Vec<Condition>>>,
     /// Every event that was recorded.
     pub events: Rc<RefCell<Vec<NodeEvent>>>,
+    /// Whether it was cordoned, each time that it was set.
+    pub cordoned: Rc<RefCell<Vec<bool>>>,
 }
 
 impl ScriptedCluster {
     /// A cluster that answers this.
     pub fn answering(answer: Result<Option<Node>, ClusterError>) -> Self {
-        Self { answer: RefCell::new(answer), runtime_class: None, conditions: Rc::default(), events: Rc::default() }
+        Self {
+            answer: RefCell::new(answer),
+            runtime_class: None,
+            conditions: Rc::default(),
+            events: Rc::default(),
+            cordoned: Rc::default(),
+        }
     }
 }
 
@@ -269,6 +296,16 @@ impl Cluster for ScriptedCluster {
             Err(error) => return Err(error.clone()),
         }
         Ok(())
+    }
+
+    async fn cordon(&self, _name: &str, cordoned: bool) -> Result<(), ClusterError> {
+        self.cordoned.borrow_mut().push(cordoned);
+        Ok(())
+    }
+
+    async fn drain(&self, name: &str, _limit: Duration) -> Result<(), ClusterError> {
+        self.node(name).await?;
+        self.cordon(name, true).await
     }
 
     async fn record_event(&self, _name: &str, event: &NodeEvent, _now: &str) -> Result<(), ClusterError> {

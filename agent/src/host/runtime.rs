@@ -3,6 +3,7 @@
 mod cri;
 mod trial;
 
+use std::cell::Cell;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
@@ -29,6 +30,12 @@ pub trait ContainerRuntime {
 
     /// Starts a container that ends with the call, and answers what it was given; a minute at most.
     async fn try_container(&self, trial: &Trial) -> Result<Tried>;
+
+    /// How many pods there are, running or not.
+    async fn pods(&self, socket: &str) -> Result<usize>;
+
+    /// Stops and removes every pod, within two minutes.
+    async fn remove_pods(&self, socket: &str) -> Result<()>;
 }
 
 /// A container that is started to see what it is given, and is gone afterwards.
@@ -67,6 +74,14 @@ pub struct CriSocket;
 /// Who is asked answers at once.
 const LIMIT: Duration = Duration::from_secs(5);
 
+/// Each pod has a grace period of its own.
+const REMOVAL_LIMIT: Duration = Duration::from_secs(120);
+
+async fn list(client: &mut cri::Client) -> Result<Vec<cri::PodSandboxId>> {
+    let answer: cri::ListPodSandboxResponse = client.call("ListPodSandbox", cri::ListPodSandboxRequest { filter: None }).await?;
+    Ok(answer.items)
+}
+
 #[async_trait(?Send)]
 impl ContainerRuntime for CriSocket {
     async fn status(&self, socket: &str) -> Result<RuntimeStatus> {
@@ -94,6 +109,28 @@ impl ContainerRuntime for CriSocket {
     async fn try_container(&self, trial: &Trial) -> Result<Tried> {
         trial::run(trial).await
     }
+
+    async fn pods(&self, socket: &str) -> Result<usize> {
+        let asking = async { list(&mut cri::Client::connect(socket).await?).await };
+        let pods = tokio::time::timeout(LIMIT, asking).await;
+        let pods = pods.with_context(|| format!("asking {socket} for its pods: no answer in {} s", LIMIT.as_secs()))?;
+        Ok(pods.with_context(|| format!("asking {socket} for its pods"))?.len())
+    }
+
+    async fn remove_pods(&self, socket: &str) -> Result<()> {
+        let removing = async {
+            let mut client = cri::Client::connect(socket).await?;
+            for pod in list(&mut client).await? {
+                let _: cri::Done = client.call("StopPodSandbox", pod.clone()).await?;
+                let _: cri::Done = client.call("RemovePodSandbox", pod).await?;
+            }
+            anyhow::Ok(())
+        };
+        let removed = tokio::time::timeout(REMOVAL_LIMIT, removing).await;
+        removed
+            .with_context(|| format!("removing the pods: not done in {} s", REMOVAL_LIMIT.as_secs()))?
+            .context("removing the pods")
+    }
 }
 
 /// A fake: always the same answers, or nobody there.
@@ -103,6 +140,8 @@ pub struct ScriptedRuntime {
     pub status: Option<RuntimeStatus>,
     /// What containers are given.
     pub tried: Option<Tried>,
+    /// How many pods there are.
+    pub pods: Cell<usize>,
 }
 
 #[async_trait(?Send)]
@@ -113,5 +152,14 @@ impl ContainerRuntime for ScriptedRuntime {
 
     async fn try_container(&self, trial: &Trial) -> Result<Tried> {
         self.tried.clone().with_context(|| format!("no runtime for {:?} is configured", trial.handler))
+    }
+
+    async fn pods(&self, _socket: &str) -> Result<usize> {
+        Ok(self.pods.get())
+    }
+
+    async fn remove_pods(&self, _socket: &str) -> Result<()> {
+        self.pods.set(0);
+        Ok(())
     }
 }

@@ -8,6 +8,7 @@ pub(crate) mod fixtures;
 mod joined;
 mod kubeadm;
 mod kubelet_log;
+mod leaving;
 mod name;
 mod renewal;
 mod target;
@@ -82,6 +83,10 @@ impl Step for Join {
             }
             Membership::Stranger { why, bad_certificate } => stranger(look, why, bad_certificate).await,
         }
+    }
+
+    async fn undo(&self, look: Look<'_>) -> Result<Option<Vec<Change>>> {
+        leaving::leave(look).await.map(Some)
     }
 
     fn judge(&self, failure: &Failure, _look: Look<'_>) -> Option<Status> {

@@ -1,51 +1,118 @@
 //! What the agent made can be taken away again, and nothing else goes with it.
 
+mod files;
+
 use super::round::{self, Refused};
+use super::up;
 use crate::catalog;
 use crate::cli::Exit;
+use crate::config::Role;
 use crate::engine::{Engine, Observer, Silent, Stop};
+use crate::identity;
 use crate::report::terminal::Terminal;
 use crate::session::Session;
 use crate::show::{Style, complain, print, print_json};
 use crate::state::{StepRecord, Verdict};
 use crate::step::{Finding, Step};
+use files::{History, Written};
 
 /// The resident service: it would make everything anew.
 const SERVICE: &str = "gpuk-agent.service";
 
-/// Takes away what the named steps made. Exit 0: nothing of it is left.
-pub async fn reset(session: &Session, names: &[String], dry_run: bool, json: bool) -> Exit {
-    let all = catalog::steps(session.config.node.role);
-    let mut steps = Vec::new();
-    for name in names {
-        let Some(step) = all.iter().find(|step| step.name() == name) else {
-            let known: Vec<&str> = all.iter().map(|step| step.name()).collect();
-            complain(&format!("there is no step {name:?}; right would be: {}", known.join(", ")));
-            return Exit::Usage;
-        };
-        steps.push(step.as_ref());
+/// What is taken away.
+pub enum What<'a> {
+    /// What these steps made.
+    Steps(&'a [String]),
+    /// The membership in the cluster, to join another one or the same anew.
+    Membership,
+    /// All of it.
+    Everything,
+}
+
+impl What<'_> {
+    /// As it was typed.
+    fn words(&self) -> String {
+        match self {
+            Self::Steps(names) => format!("reset {}", names.join(" ")),
+            Self::Membership => "reset --rejoin".to_owned(),
+            Self::Everything => "reset --all".to_owned(),
+        }
     }
-    // What was made last goes first.
-    steps.sort_by_key(|step| std::cmp::Reverse(all.iter().position(|other| other.name() == step.name())));
+}
+
+/// Takes it away. Exit 0: nothing of it is left, and with `Membership` the machine is a node again.
+pub async fn reset(session: &Session, what: &What<'_>, dry_run: bool, json: bool) -> Exit {
+    let all = catalog::steps(session.config.node.role);
+    let own: [Box<dyn Step>; 2] = [Box::new(Written), Box::new(History)];
+    let steps = match chosen(session, what, &all, &own) {
+        Ok(steps) => steps,
+        Err(unknown) => {
+            complain(&unknown);
+            return Exit::Usage;
+        }
+    };
     let stop = round::stop_on_signals();
-    let done = if dry_run { show(session, &steps, &stop).await } else { take_away(session, &steps, json, &stop).await };
-    match done {
+    let done = if dry_run { show(session, &steps, &stop).await } else { take_away(session, what, &steps, json, &stop).await };
+    let records = match done {
+        Ok(records) => records,
         Err(refused) => {
             if json {
-                print_json(&super::up::as_json(session, &refused));
+                print_json(&up::as_json(session, &refused));
             } else {
                 refused.say();
             }
-            refused.exit
+            return refused.exit;
         }
-        Ok(records) => {
+    };
+    let is_done = records.iter().all(|record| record.verdict == Verdict::Ready);
+    if dry_run || !is_done {
+        if json {
+            print_json(&serde_json::json!({ "refused": null, "steps": records }));
+        }
+        return if is_done { Exit::Fine } else { Exit::Broken };
+    }
+    match what {
+        What::Membership => {
+            let exit = up::up(session, json).await;
+            uncordon(session).await;
+            exit
+        }
+        _ => {
             if json {
                 print_json(&serde_json::json!({ "refused": null, "steps": records }));
+            } else if let (What::Everything, Some(node)) = (what, identity::name(session.look())) {
+                print(&format!("Node {node} stays in the cluster until somebody takes it away: kubectl delete node {node}\n"));
             }
-            let is_done = records.iter().all(|record| record.verdict == Verdict::Ready);
-            if is_done { Exit::Fine } else { Exit::Broken }
+            Exit::Fine
         }
     }
+}
+
+/// The steps in the order in which they are undone: what was made last goes first.
+fn chosen<'a>(
+    session: &Session,
+    what: &What<'_>,
+    all: &'a [Box<dyn Step>],
+    own: &'a [Box<dyn Step>],
+) -> Result<Vec<&'a dyn Step>, String> {
+    let named = |name: &str| all.iter().map(Box::as_ref).find(|step| step.name() == name);
+    let mut steps: Vec<&dyn Step> = match what {
+        What::Steps(names) => {
+            let known = || all.iter().map(|step| step.name()).collect::<Vec<_>>().join(", ");
+            let find =
+                |name: &String| named(name).ok_or_else(|| format!("there is no step {name:?}; right would be: {}", known()));
+            names.iter().map(find).collect::<Result<_, _>>()?
+        }
+        What::Membership => named("join").into_iter().collect(),
+        // Other steps made files alone. On an observed node nothing was made.
+        What::Everything if session.config.node.role == Role::Observed => Vec::new(),
+        What::Everything => ["redirects", "join"].into_iter().filter_map(named).collect(),
+    };
+    steps.sort_by_key(|step| std::cmp::Reverse(all.iter().position(|other| other.name() == step.name())));
+    if matches!(what, What::Everything) {
+        steps.extend(own.iter().map(Box::as_ref));
+    }
+    Ok(steps)
 }
 
 /// What would be done. Nothing is.
@@ -65,11 +132,18 @@ async fn show(session: &Session, steps: &[&dyn Step], stop: &Stop) -> Result<Vec
     Ok(Vec::new())
 }
 
-async fn take_away(session: &Session, steps: &[&dyn Step], json: bool, stop: &Stop) -> Result<Vec<StepRecord>, Refused> {
-    let names: Vec<&str> = steps.iter().map(|step| step.name()).collect();
-    round::has_root(session, &format!("reset {}", names.join(" ")))?;
+async fn take_away(
+    session: &Session,
+    what: &What<'_>,
+    steps: &[&dyn Step],
+    json: bool,
+    stop: &Stop,
+) -> Result<Vec<StepRecord>, Refused> {
+    round::has_root(session, &what.words())?;
     let service = session.look().unit(SERVICE).await.ok().flatten();
-    if session.host.files.is_running_system() && service.is_some_and(|service| service.is_running()) {
+    // Of a membership that is the very point.
+    let is_kept_up = service.is_some_and(|service| service.is_running()) && !matches!(what, What::Membership);
+    if session.host.files.is_running_system() && is_kept_up {
         let remedy = format!("systemctl disable --now {SERVICE}, then the same command again");
         let why = format!("{SERVICE} is active and would make everything anew");
         let finding = Finding::new("service-active", "The resident agent keeps what is to be taken away", why, remedy);
@@ -81,9 +155,23 @@ async fn take_away(session: &Session, steps: &[&dyn Step], json: bool, stop: &St
     let engine = engine(session, observer, stop);
     let mut records = Vec::new();
     for step in steps {
-        records.push(engine.undo(*step).await);
+        let record = engine.undo(*step).await;
+        let is_done = record.verdict == Verdict::Ready;
+        records.push(record);
+        // A machine that is still a node needs its files.
+        if !is_done {
+            break;
+        }
     }
     Ok(records)
+}
+
+/// The same cluster still has the Node that was drained.
+async fn uncordon(session: &Session) {
+    let Some(node) = identity::name(session.look()) else { return };
+    if let Err(why) = session.host.cluster.cordon(&node, false).await {
+        complain(&format!("Node {node} could not be uncordoned: {why}; where it is: kubectl uncordon {node}"));
+    }
 }
 
 fn engine<'a>(session: &'a Session, observer: &'a dyn Observer, stop: &Stop) -> Engine<'a> {

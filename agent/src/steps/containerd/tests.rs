@@ -324,7 +324,7 @@ fn active() -> UnitState {
 fn running(unit: Option<UnitState>, runtime: Option<RuntimeStatus>, files: &[(&str, &str)]) -> Status {
     let mut root = Root::new(V2_4, files);
     root.host.units = Box::new(unit.map_or_else(ScriptedUnits::default, |unit| ScriptedUnits::with([(UNIT, unit)])));
-    root.host.runtime = Box::new(ScriptedRuntime { status: runtime, tried: None });
+    root.host.runtime = Box::new(ScriptedRuntime { status: runtime, tried: None, ..ScriptedRuntime::default() });
     let view = View { runtimes: BTreeMap::from([("runc".to_owned(), toml::Table::new())]), ..View::default() };
     wait(running::examine(root.look(), &Wanted::default(), &view, "fine".to_owned())).expect("a status")
 }

@@ -14,7 +14,7 @@ use crate::steps::hostname;
 
 /// The `metadata.uid` of the Node that this machine joined onto. What a Node registered with cannot be seen of it; that it was there
 /// before can, for as long as it has this uid.
-const JOINED_ONTO: &str = "/var/lib/gpuk-agent/joined-onto";
+pub const JOINED_ONTO: &str = "/var/lib/gpuk-agent/joined-onto";
 
 /// A Node of the name that a join leaves as it is.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -4,6 +4,7 @@
 
 mod discovering;
 mod joining;
+mod leaving;
 mod naming;
 mod renewing;
 

@@ -21,7 +21,7 @@ async fn a_managed_node_is_only_looked_at() {
     assert_eq!(code(&check(&Observed, &host, &facts, "").await), "runtime-not-ready");
     host.runtime = Box::new(ScriptedRuntime {
         status: Some(RuntimeStatus { runtime_ready: true, ..RuntimeStatus::default() }),
-        tried: None,
+        ..ScriptedRuntime::default()
     });
     assert_eq!(code(&check(&Observed, &host, &facts, "").await), "kubelet-not-running");
     let running = UnitState { active: "active".to_owned(), ..UnitState::default() };
@@ -54,7 +54,7 @@ async fn a_bus_that_does_not_answer_hides_no_finding_of_the_runtime() {
     assert_eq!(code(&check(&Observed, &host, &facts(), "").await), "runtime-not-ready");
     host.runtime = Box::new(ScriptedRuntime {
         status: Some(RuntimeStatus { runtime_ready: true, ..RuntimeStatus::default() }),
-        tried: None,
+        ..ScriptedRuntime::default()
     });
     let config = config::load(Vec::new()).unwrap().config;
     let error = Observed.check(Look::new(&host, &config, &facts())).await.unwrap_err();

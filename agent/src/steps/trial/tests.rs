@@ -20,7 +20,10 @@ fn machine(given: Option<&[&str]>) -> (tempfile::TempDir, Host) {
         put(root.path(), path, "");
     }
     let tried = given.map(|names| Tried { devices: names.iter().map(|name| (*name).to_owned()).collect() });
-    let host = Host { runtime: Box::new(ScriptedRuntime { status: None, tried }), ..Host::of_fakes(root.path()).unwrap() };
+    let host = Host {
+        runtime: Box::new(ScriptedRuntime { tried, ..ScriptedRuntime::default() }),
+        ..Host::of_fakes(root.path()).unwrap()
+    };
     (root, host)
 }
 
