@@ -4,18 +4,46 @@
 
 use std::path::PathBuf;
 
+use async_trait::async_trait;
 use gpuk_agent::config::{Source, load};
 use gpuk_agent::engine::{Engine, Silent, Stop};
 use gpuk_agent::facts::{Facts, Gpu as PciGpu};
 use gpuk_agent::host::Host;
 use gpuk_agent::host::files::Files;
 use gpuk_agent::host::gpus::{GpuReading, Gpus, RealGpus};
+use gpuk_agent::look::Look;
 use gpuk_agent::state::{StepRecord, Verdict};
-use gpuk_agent::step::Step;
+use gpuk_agent::step::{Lane, Stage, Status, Step};
 use gpuk_agent::steps::mig::Mig;
 use integration::nvml::{helper, library};
 use integration::write;
 use serde_json::{Value, json};
+
+/// Stands for the step that looks at the health of GPUs; whether MIG has anything to do with it, it cannot show.
+struct Healthy;
+
+#[async_trait(?Send)]
+impl Step for Healthy {
+    fn name(&self) -> &'static str {
+        "gpus"
+    }
+
+    fn purpose(&self) -> &'static str {
+        ""
+    }
+
+    fn stage(&self) -> Stage {
+        Stage::Boot
+    }
+
+    fn lane(&self) -> Lane {
+        Lane::Gpu
+    }
+
+    async fn check(&self, _look: Look<'_>) -> anyhow::Result<Status> {
+        Ok(Status::Ready(String::new()))
+    }
+}
 
 /// A machine whose NVML is as in a fixture.
 struct Machine {
@@ -56,8 +84,8 @@ impl Machine {
         let facts = Facts { gpus: vec![PciGpu::default()], ..Facts::default() };
         let (_switch, stop) = Stop::new();
         let engine = Engine { host: &host, config: &config, facts: &facts, observer: &Silent, stop };
-        let steps: Vec<Box<dyn Step>> = vec![Box::new(Mig)];
-        engine.bring_up(&steps, std::time::Duration::ZERO).await.remove(0)
+        let steps: Vec<Box<dyn Step>> = vec![Box::new(Healthy), Box::new(Mig)];
+        engine.bring_up(&steps, std::time::Duration::ZERO).await.remove(1)
     }
 
     /// How a GPU is divided: whether, and the number, profile and UUID of each instance.
@@ -165,9 +193,9 @@ async fn what_holds_the_gpu_and_is_no_process_is_told_by_nvml() {
     machine.describe(|gpus| gpus[0]["migBusy"] = json!(false));
     assert_eq!(machine.up("[\"1g.10gb:7\"]").await.verdict, Verdict::Ready);
     machine.describe(|gpus| gpus[0]["migBusy"] = json!(true));
-    let (code, why) = (machine.up("[\"7g.80gb:1\"]").await, 7);
-    assert!(found(&code, Verdict::Waiting).1.contains("taking away 1g.10gb: NVML_ERROR_IN_USE"), "{code:?}");
-    assert_eq!(machine.profiles(0).await.len(), why);
+    let record = machine.up("[\"7g.80gb:1\"]").await;
+    assert!(found(&record, Verdict::Waiting).1.contains("taking away 1g.10gb: NVML_ERROR_IN_USE"), "{record:?}");
+    assert_eq!(machine.profiles(0).await.len(), 7);
 }
 
 #[tokio::test]
@@ -177,7 +205,7 @@ async fn a_layout_that_cannot_be_touches_nothing_and_lists_what_can() {
     for (layout, said) in [
         (
             "[\"9g.90gb:1\"]",
-            "it has no profile 9g.90gb; it offers at most 7 1g.10gb, 1 1g.10gb+me, 4 1g.20gb, 3 2g.20gb, 2 3g.40gb, 1 4g.40gb, 1 7g.80gb",
+            "it has no profile 9g.90gb; it offers at most 1g.10gb:7, 2g.20gb:3, 3g.40gb:2, 4g.40gb:1, 7g.80gb:1, 1g.10gb+me:1, 1g.20gb:4",
         ),
         ("[\"3g.40gb:3\"]", "it has no room for 3 of 3g.40gb; it offers at most"),
         (

@@ -205,8 +205,8 @@ fn name_of(id: u32, offered: &[Profile]) -> &str {
     offered.iter().find(|profile| profile.id == id).map_or("an instance", |profile| profile.name.as_str())
 }
 
-/// `it offers at most 7 1g.10gb, 1 7g.80gb`
+/// `it offers at most 1g.10gb:7, 7g.80gb:1`
 fn offer(offered: &[Profile]) -> String {
-    let offered: Vec<String> = offered.iter().map(|profile| format!("{} {}", profile.most, profile.name)).collect();
+    let offered: Vec<String> = offered.iter().map(|profile| format!("{}:{}", profile.name, profile.most)).collect();
     if offered.is_empty() { "it offers no profile".to_owned() } else { format!("it offers at most {}", offered.join(", ")) }
 }
