@@ -124,7 +124,7 @@ fn wanted<'a>(counts: &BTreeMap<String, u32>, offered: &'a [Profile]) -> Result<
         }
         wanted.extend((0..*count).map(|_| profile));
     }
-    wanted.sort_by_key(|profile| std::cmp::Reverse((profile.size(), profile.id)));
+    wanted.sort_by_key(|profile| std::cmp::Reverse((profile.size(), profile.slices, profile.id)));
     Ok(wanted)
 }
 
