@@ -4,8 +4,8 @@ use crate::config::Role;
 use crate::step::Step;
 use crate::steps::{
     allocatable::Allocatable, cdi::Cdi, containerd::Containerd, driver::Driver, gpu_faults::GpuFaults, gpus::Gpus,
-    hostname::Hostname, identity::OwnIdentity, join::Join, kernel::Kernel, kubelet::Kubelet, labels::Labels, modules::Modules,
-    node::Node, observed::Observed, redirects::Redirects, toolkit::Toolkit, trial::Trial,
+    hostname::Hostname, identity::OwnIdentity, join::Join, kernel::Kernel, kubelet::Kubelet, labels::Labels, mig::Mig,
+    modules::Modules, node::Node, observed::Observed, redirects::Redirects, toolkit::Toolkit, trial::Trial,
 };
 
 /// Every step of a role, in order. A step comes after those it needs. A node that someone else manages is only looked at.
@@ -27,6 +27,7 @@ pub fn steps(role: Role) -> Vec<Box<dyn Step>> {
         Box::new(Modules),
         Box::new(GpuFaults),
         Box::new(Gpus),
+        Box::new(Mig),
         Box::new(Cdi),
         Box::new(Trial),
         Box::new(Labels),

@@ -9,6 +9,7 @@ use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
 
 use crate::host::apply::Failure;
+use crate::host::gpus::DivideGpu;
 use crate::host::runtime::Trial;
 use crate::look::Look;
 
@@ -191,6 +192,8 @@ pub enum Change {
         /// What it must be given.
         devices: Vec<String>,
     },
+    /// Divide a GPU by MIG, or undivide it.
+    DivideGpu(DivideGpu),
     /// Set labels of this node's own object, with its own credential; the object's other labels stay.
     NodeLabels {
         /// The Node's name.
@@ -235,6 +238,7 @@ impl Change {
             | Self::Hostname(_)
             | Self::Sysctl { .. }
             | Self::TryContainer { .. }
+            | Self::DivideGpu(_)
             | Self::NodeLabels { .. }
             | Self::Drain { .. }
             | Self::RemovePods { .. } => true,
@@ -260,6 +264,7 @@ impl std::fmt::Display for Change {
                     devices.join(", ")
                 )
             }
+            Self::DivideGpu(division) => division.fmt(formatter),
             Self::NodeLabels { node, labels } => {
                 let labels: Vec<String> = labels.iter().map(|(key, value)| format!("{key}={value}")).collect();
                 write!(formatter, "label Node {node} with {}", labels.join(", "))

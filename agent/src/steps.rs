@@ -12,6 +12,7 @@ pub mod join;
 pub mod kernel;
 pub mod kubelet;
 pub mod labels;
+pub mod mig;
 pub mod modules;
 pub mod node;
 pub mod observed;

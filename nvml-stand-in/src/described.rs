@@ -2,30 +2,61 @@
 
 use std::ffi::{c_char, c_uint};
 use std::path::PathBuf;
-use std::sync::OnceLock;
+use std::sync::RwLock;
 
 use nvml_wrapper_sys::bindings::*;
 use serde_json::Value;
 
 const NOT_SUPPORTED: nvmlReturn_t = nvmlReturn_enum_NVML_ERROR_NOT_SUPPORTED;
 
+/// What the file says now. A change makes a new value; the old one stays for those who still look at it.
+static DESCRIBED: RwLock<Option<&'static Value>> = RwLock::new(None);
+
+/// The file beside the library, or the machine's.
+#[allow(clippy::disallowed_methods, reason = "a stand-in is no part of the agent")]
+fn path() -> PathBuf {
+    let beside = std::env::args_os().next_back().map(|library| {
+        let mut path = library;
+        path.push(".json");
+        PathBuf::from(path)
+    });
+    beside.filter(|path| path.is_file()).unwrap_or_else(|| "/etc/nvml-stand-in.json".into())
+}
+
 /// The whole file. One that is missing or no JSON ends the program, because a test that goes on would show nothing.
 #[allow(clippy::disallowed_methods, reason = "a stand-in is no part of the agent")]
 pub fn described() -> &'static Value {
-    static DESCRIBED: OnceLock<Value> = OnceLock::new();
-    DESCRIBED.get_or_init(|| {
-        let beside = std::env::args_os().next_back().map(|library| {
-            let mut path = library;
-            path.push(".json");
-            PathBuf::from(path)
-        });
-        let path = beside.filter(|path| path.is_file()).unwrap_or_else(|| "/etc/nvml-stand-in.json".into());
-        let value = std::fs::read(&path).ok().and_then(|bytes| serde_json::from_slice(&bytes).ok());
-        value.unwrap_or_else(|| {
-            eprintln!("nvml-stand-in: {} cannot be read as JSON", path.display());
-            std::process::exit(70)
-        })
-    })
+    if let Ok(known) = DESCRIBED.read()
+        && let Some(value) = *known
+    {
+        return value;
+    }
+    let value = std::fs::read(path()).ok().and_then(|bytes| serde_json::from_slice(&bytes).ok());
+    keep(value.unwrap_or_else(|| cannot("read as JSON")))
+}
+
+/// Changes a GPU, in the file as well: the next process sees it so.
+#[allow(clippy::disallowed_methods, reason = "a stand-in is no part of the agent")]
+pub fn change(gpu: usize, change: impl FnOnce(&mut Value)) {
+    let mut value = described().clone();
+    change(&mut value["gpus"][gpu]);
+    if std::fs::write(path(), value.to_string()).is_err() {
+        cannot("written")
+    }
+    keep(value);
+}
+
+fn keep(value: Value) -> &'static Value {
+    let value: &'static Value = Box::leak(Box::new(value));
+    if let Ok(mut known) = DESCRIBED.write() {
+        *known = Some(value);
+    }
+    value
+}
+
+fn cannot(what: &str) -> ! {
+    eprintln!("nvml-stand-in: {} cannot be {what}", path().display());
+    std::process::exit(70)
 }
 
 /// `{"code": 15}`
@@ -38,9 +69,14 @@ pub fn handle(gpu: u32, instance: Option<u32>) -> nvmlDevice_t {
     std::ptr::without_provenance_mut((gpu as usize + 1) << 16 | instance.map_or(0, |place| place as usize + 1))
 }
 
+/// The index of a handle's GPU.
+pub fn gpu_of<T>(handle: *mut T) -> usize {
+    (handle.addr() >> 16).wrapping_sub(1)
+}
+
 /// The GPU or MIG instance of a handle; NULL when there is no such one.
 pub fn device(handle: nvmlDevice_t) -> &'static Value {
-    let (gpu, place) = ((handle.addr() >> 16).wrapping_sub(1), handle.addr() & 0xffff);
+    let (gpu, place) = (gpu_of(handle), handle.addr() & 0xffff);
     let gpu = &described()["gpus"][gpu];
     if place == 0 { gpu } else { &gpu["migInstances"][place - 1] }
 }

@@ -64,7 +64,8 @@ pub unsafe extern "C" fn nvmlDeviceGetMigDeviceHandleByIndex(
 ) -> nvmlReturn_t {
     let gpu = (of.addr() >> 16).wrapping_sub(1) as u32;
     match device(of)["migInstances"].get(place as usize) {
-        Some(instance) if !instance.is_null() => {
+        // An instance without a compute instance in it is no device.
+        Some(instance) if !instance.is_null() && !instance["compute"].is_null() => {
             code_of(instance).unwrap_or_else(|| unsafe { put(to, handle(gpu, Some(place))) })
         }
         _ => nvmlReturn_enum_NVML_ERROR_NOT_FOUND,

@@ -1,9 +1,10 @@
 //! Stands for `libnvidia-ml.so.1` (and `libcuda.so.1`, in `cuda.rs`), written from nvml.h; it cannot show a driver, a device node, what NVML
-//! does to a GPU when it is opened, nor how long that takes.
+//! does to a GPU when it is opened or divided, nor how long that takes.
 //!
 //! A JSON file describes it: the one named like the library that the program's last argument names, with `.json` at the end, else
 //! `/etc/nvml-stand-in.json`. `fixtures/` has some. In it a value is what is answered, an absent one is NVML_ERROR_NOT_SUPPORTED, and
 //! `{"code": 15}` in place of a value, of a GPU or of `init` is that return code. `fault` is `hang`, `crash` or `chatter` (at the first call).
+//! How a GPU is divided is written back into the file (`mig.rs`).
 #![allow(unsafe_code, reason = "it exports C functions")]
 #![allow(non_snake_case, reason = "the names are NVML's")]
 #![allow(clippy::missing_safety_doc, missing_docs, reason = "nvml.h documents them")]
@@ -11,6 +12,8 @@
 mod cuda;
 mod described;
 mod gpu;
+mod instances;
+mod mig;
 mod toolkit;
 
 use std::ffi::{c_char, c_int, c_uint};
@@ -51,6 +54,8 @@ pub unsafe extern "C" fn nvmlErrorString(code: nvmlReturn_t) -> *const c_char {
         15 => c"GPU is lost",
         16 => c"GPU requires reset",
         18 => c"Driver/library version mismatch",
+        19 => c"In use by another client",
+        23 => c"Insufficient Resources",
         _ => c"Unknown Error",
     }
     .as_ptr()

@@ -2,7 +2,11 @@
 
 pub mod confine;
 pub mod cuda;
+pub mod divide;
 mod gpu;
+mod instances;
 mod mig;
 pub mod nvml;
+mod placement;
+mod profiles;
 mod words;

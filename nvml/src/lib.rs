@@ -2,8 +2,10 @@
 
 mod answer;
 mod cuda;
+mod division;
 #[cfg(feature = "helper")]
 pub mod helper;
+mod layout;
 mod reading;
 mod return_code;
 
@@ -11,6 +13,8 @@ use serde::{Deserialize, Serialize};
 
 pub use answer::Answer;
 pub use cuda::{CudaCheck, CudaDevice, CudaFailure};
+pub use division::{Division, Refusal, RefusalReason};
+pub use layout::{MigLayout, counted};
 pub use reading::{
     ClockEventReasons, ComputeCapability, Ecc, EccErrors, Fabric, FabricState, Gpu, Mig, MigInstance, Mode, NvLinks, Range,
     Reading, RecoveryAction, RemappedRows,

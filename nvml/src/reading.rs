@@ -1,5 +1,6 @@
 //! NVML knows of a GPU what the PCI bus does not: whether it is healthy, what holds it back, and what it is divided into.
 
+use std::collections::BTreeMap;
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
@@ -113,10 +114,25 @@ pub struct Mig {
     pub instances: Vec<Answer<MigInstance>>,
 }
 
+impl Mig {
+    /// How many instances of each profile there are; the first failure where one of them cannot be told.
+    pub fn counts(&self) -> Result<BTreeMap<String, u32>, Failure> {
+        let mut counts = BTreeMap::new();
+        for instance in &self.instances {
+            let Some(instance) = instance.get().map_err(Clone::clone)? else { continue };
+            let profile = instance.profile.get().map_err(Clone::clone)?;
+            *counts.entry(profile.map_or("unknown", String::as_str).to_owned()).or_insert(0) += 1;
+        }
+        Ok(counts)
+    }
+}
+
 /// One part of a divided GPU.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct MigInstance {
+    /// NVML's number of it among those of its GPU; numbers in between may be free.
+    pub index: u32,
     /// E.g. `MIG-4d5c...`.
     pub uuid: Answer<String>,
     /// E.g. `1g.10gb`.

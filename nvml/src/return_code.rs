@@ -47,6 +47,8 @@ const NAMES: [&str; 31] = [
 impl ReturnCode {
     /// The call did what it was to do.
     pub const SUCCESS: Self = Self(0);
+    /// An argument is none that there can be.
+    pub const INVALID_ARGUMENT: Self = Self(2);
     /// The GPU, or the driver's version, has no such thing.
     pub const NOT_SUPPORTED: Self = Self(3);
     /// There is no such thing here.
@@ -65,6 +67,10 @@ impl ReturnCode {
     pub const RESET_REQUIRED: Self = Self(16);
     /// The library and the kernel module are of two versions.
     pub const LIB_RM_VERSION_MISMATCH: Self = Self(18);
+    /// Somebody uses it.
+    pub const IN_USE: Self = Self(19);
+    /// There is no room for it.
+    pub const INSUFFICIENT_RESOURCES: Self = Self(23);
     /// NVML itself does not know.
     pub const UNKNOWN: Self = Self(999);
 

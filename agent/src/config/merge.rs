@@ -14,7 +14,7 @@ use super::redirect::{self, Redirect};
 use super::schema::{KEYS, Key, Kind, SECTIONS};
 use super::secret::REDACTED;
 use super::sections::Config;
-use super::{driver, toolkit};
+use super::{driver, mig_layout, toolkit};
 
 /// One value in effect, for showing.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -92,7 +92,13 @@ impl Merged {
         let taints = taints.filter_map(|(key, slot)| twice_in_one_place(key, slot));
         let mut drivers = driver::contradictions(&|path| self.said(path));
         drivers.extend(toolkit::contradictions(&|path| self.said(path)));
-        self.two_tokens().into_iter().chain(taints).chain(self.redirects_that_meet()).chain(drivers).collect()
+        self.two_tokens()
+            .into_iter()
+            .chain(taints)
+            .chain(self.redirects_that_meet())
+            .chain(self.layout())
+            .chain(drivers)
+            .collect()
     }
 
     /// The text that a key has, and its place; `None` where it has none.
@@ -101,6 +107,13 @@ impl Merged {
             (_, Slot::Whole(Json::String(text), place)) => Some((text, place)),
             _ => None,
         }
+    }
+
+    fn layout(&self) -> Option<ConfigError> {
+        let (_, slot) = self.rows().find(|(key, _)| key.path() == mig_layout::KEY)?;
+        let Slot::Whole(Json::Array(entries), place) = slot else { return None };
+        let entries: Vec<String> = entries.iter().filter_map(|entry| entry.as_str().map(str::to_owned)).collect();
+        mig_layout::contradiction(&entries, place)
     }
 
     fn redirects_that_meet(&self) -> Option<ConfigError> {

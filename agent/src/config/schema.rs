@@ -6,6 +6,7 @@ use super::bootstrap_token::bootstrap_token;
 use super::checks::{Check, absolute_path, cluster_name, image, kubelet_argument, node_address, sha256, some_time, typed};
 use super::driver::{Branch, Repository};
 use super::labels::{Taint, check_label};
+use super::mig_layout::MigLayout;
 use super::node_name::NameTemplate;
 use super::provider_id::ProviderId;
 use super::redirect::{FIELDS, Mark, Redirect};
@@ -298,6 +299,11 @@ pub static KEYS: &[Key] = &[
         kind: Kind::Text("a path from the root", absolute_path),
         documentation: "File of the key that the repository is signed with.",
         ..key("gpu.toolkit", "repository-key", "\"/usr/share/keyrings/nvidia-container-toolkit.gpg\"")
+    },
+    Key {
+        kind: Kind::List("MIG profiles, each PROFILE:COUNT, or \"off\" alone", typed::<MigLayout>),
+        documentation: "How every GPU that can be is divided by MIG (\"off\": not at all); without it that is left as it is.",
+        ..key("gpu", "mig-layout", "[\"3g.40gb:1\", \"1g.10gb:4\"]")
     },
     Key {
         kind: Kind::Text("a path from the root", absolute_path),

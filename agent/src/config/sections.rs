@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use super::driver::Driver;
 use super::labels::Taint;
+use super::mig_layout::{self, MigLayout};
 use super::node_name::NameTemplate;
 use super::provider_id::ProviderId;
 use super::redirect::{self, Mark, Redirect};
@@ -161,6 +162,9 @@ pub struct Gpu {
     pub driver: Driver,
     /// What hands them to containers.
     pub toolkit: Toolkit,
+    /// How those that can be divided are; `None` leaves it to somebody else.
+    #[serde(with = "mig_layout")]
+    pub mig_layout: Option<MigLayout>,
     /// The program that looks at NVML; `None` is the one that the agent carries.
     pub nvml_helper: Option<PathBuf>,
     /// NVML's library; `None` is the one that the loader finds.

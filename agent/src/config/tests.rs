@@ -38,4 +38,5 @@ fn origin(loaded: &Loaded, key: &str) -> String {
 
 mod layers;
 mod messages;
+mod mig_layouts;
 mod periods;

@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context, Error};
+use gpuk_nvml::{Division, Refusal};
 
 use super::Host;
 use super::ledger::Ledger;
@@ -41,6 +42,8 @@ pub enum Failure {
     },
     /// A container was started and was not given what it needs.
     NotGiven(String),
+    /// The GPU of this PCI address could not be divided, and why.
+    NotDivided(String, Refusal),
     /// Anything else.
     Other(Error),
 }
@@ -60,6 +63,7 @@ impl std::fmt::Display for Failure {
                 )
             }
             Self::NotGiven(lacking) => formatter.write_str(lacking),
+            Self::NotDivided(gpu, refusal) => write!(formatter, "GPU {gpu}: {refusal}"),
             Self::Other(error) => write!(formatter, "{error:#}"),
         }
     }
@@ -98,6 +102,12 @@ impl Host {
             Change::TryContainer { container, devices } => {
                 if let Some(lacking) = self.runtime.try_container(container).await?.lacks(container, devices) {
                     return Err(Failure::NotGiven(lacking));
+                }
+            }
+            Change::DivideGpu(division) => {
+                let divided = self.gpus.divide(division).await.with_context(|| division.to_string())?;
+                if let Division::Refused(refusal) = divided {
+                    return Err(Failure::NotDivided(division.address.clone(), refusal));
                 }
             }
             Change::NodeLabels { node, labels } => self.cluster.set_labels(node, labels).await.map_err(Error::from)?,

@@ -4,6 +4,7 @@
 //! started only where `/proc/driver/nvidia/version` exists.
 
 mod child;
+mod division;
 mod helper;
 #[cfg(test)]
 mod tests;
@@ -16,7 +17,9 @@ use std::time::{Duration, Instant};
 
 use anyhow::Result;
 use async_trait::async_trait;
-use gpuk_nvml::{CudaCheck, Failure, Printed, Reading};
+use gpuk_nvml::{CudaCheck, Division, Failure, Printed, Reading};
+
+pub use division::DivideGpu;
 use serde::{Serialize, Serializer};
 
 use super::files::Files;
@@ -26,6 +29,9 @@ pub const LOADED_MODULE: &str = "/proc/driver/nvidia/version";
 
 /// Without persistence mode NVML initialises every GPU first, which takes 1 to 3 s each; machines have up to 16.
 const LIMIT: Duration = Duration::from_secs(60);
+
+/// Switching MIG mode may reset the GPU, and every instance is made by a call of its own.
+const LIMIT_TO_DIVIDE: Duration = Duration::from_secs(180);
 
 /// How long an answer is good for another step of the same round; a step that waits looks less often.
 const FRESH: Duration = Duration::from_secs(2);
@@ -96,6 +102,9 @@ pub trait Gpus {
 
     /// Computes a little on every GPU, with CUDA; `helper` as above. It takes memory on them, and seconds.
     async fn compute(&self, helper: Option<&Path>) -> Result<CudaCheck, HelperTrouble>;
+
+    /// Divides a GPU by MIG; what is right already stays, and nothing is taken away that is used.
+    async fn divide(&self, division: &DivideGpu) -> Result<Division, HelperTrouble>;
 }
 
 /// The GPUs of this machine.
@@ -135,13 +144,13 @@ impl RealGpus {
         })
     }
 
-    async fn printed(&self, helper: Option<&Path>, words: &[&OsStr]) -> Result<Vec<u8>, HelperTrouble> {
+    async fn printed(&self, helper: Option<&Path>, words: &[&OsStr], limit: Duration) -> Result<Vec<u8>, HelperTrouble> {
         // One that hangs in the kernel is not joined by a second one at every look.
         if let Some(process) = Self::still_stuck() {
             return Err(HelperTrouble::Stuck(process));
         }
         let mut child = helper::start(&self.files, helper, words)?;
-        let printed = child::printed(&mut child, self.limit).await;
+        let printed = child::printed(&mut child, limit).await;
         if printed.is_err()
             && let Some(process) = child::end(&mut child).await
         {
@@ -164,7 +173,7 @@ impl Gpus for RealGpus {
             return Ok(said.clone());
         }
         let words: Vec<&OsStr> = library.map(Path::as_os_str).into_iter().collect();
-        let printed = match self.printed(helper, &words).await {
+        let printed = match self.printed(helper, &words, self.limit).await {
             Ok(printed) => printed,
             Err(trouble) => return Ok(GpuReading::NotAsked(trouble)),
         };
@@ -180,7 +189,17 @@ impl Gpus for RealGpus {
     }
 
     async fn compute(&self, helper: Option<&Path>) -> Result<CudaCheck, HelperTrouble> {
-        let printed = self.printed(helper, &[OsStr::new("--cuda")]).await?;
+        let printed = self.printed(helper, &[OsStr::new("--cuda")], self.limit).await?;
+        serde_json::from_slice(&printed).map_err(|error| HelperTrouble::Nonsense(error.to_string()))
+    }
+
+    async fn divide(&self, division: &DivideGpu) -> Result<Division, HelperTrouble> {
+        // Whatever comes of it, what NVML said before may be true no more.
+        self.said.replace(None);
+        let layout = division.layout.to_string();
+        let words = [OsStr::new("--mig"), OsStr::new(&division.gpu), OsStr::new(&layout)];
+        let words: Vec<&OsStr> = words.into_iter().chain(division.library.as_deref().map(Path::as_os_str)).collect();
+        let printed = self.printed(division.helper.as_deref(), &words, LIMIT_TO_DIVIDE).await?;
         serde_json::from_slice(&printed).map_err(|error| HelperTrouble::Nonsense(error.to_string()))
     }
 }
@@ -196,6 +215,10 @@ impl Gpus for ScriptedGpus {
     }
 
     async fn compute(&self, _helper: Option<&Path>) -> Result<CudaCheck, HelperTrouble> {
+        Err(HelperTrouble::NotEmbedded)
+    }
+
+    async fn divide(&self, _division: &DivideGpu) -> Result<Division, HelperTrouble> {
         Err(HelperTrouble::NotEmbedded)
     }
 }

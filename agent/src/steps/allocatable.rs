@@ -3,13 +3,16 @@
 #[cfg(test)]
 mod tests;
 
+use std::fmt;
 use std::time::Duration;
 
 use anyhow::Result;
 use async_trait::async_trait;
+use gpuk_nvml::Reading;
 
 use super::cdi;
 use super::driver::without_gpus;
+use super::gpus;
 use super::node;
 use crate::config::Runtime;
 use crate::host::cluster::{Node, Offered};
@@ -47,6 +50,10 @@ impl Step for Allocatable {
         &["trial", "node"]
     }
 
+    fn limit(&self) -> Duration {
+        gpus::LIMIT
+    }
+
     /// A cluster may have no device plugin at all: a fleet that waits for one must cost its API server nothing.
     fn patience(&self) -> Duration {
         Duration::ZERO
@@ -63,7 +70,8 @@ impl Step for Allocatable {
         if let Some(finding) = without_runtime_class(look).await? {
             return Ok(Status::Waiting(finding));
         }
-        offered(look, &node)
+        let reading = gpus::reading(look).await?.unwrap_or_default();
+        offered(look, &node, &Present::of(look, &reading)?)
     }
 }
 
@@ -86,11 +94,35 @@ async fn without_runtime_class(look: Look<'_>) -> Result<Option<Finding>> {
     )))
 }
 
-fn offered(look: Look<'_>, node: &Node) -> Result<Status> {
-    let present = cdi::device_numbers(look)?.len() as u64;
+/// What there is to hand out: of a divided GPU its instances, under whatever name the device plugin's MIG strategy gives them.
+struct Present {
+    all: u64,
+    instances: u64,
+}
+
+impl Present {
+    fn of(look: Look<'_>, reading: &Reading) -> Result<Self> {
+        let gpus = cdi::device_numbers(look)?.len() as u64;
+        let (divided, instances) = cdi::instances::count(reading)?;
+        Ok(Self { all: gpus.saturating_sub(divided) + instances, instances })
+    }
+}
+
+/// `14, 14 of them MIG instances, which it counts with its MIG strategy single or mixed alone`
+impl fmt::Display for Present {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", self.all)?;
+        if self.instances > 0 {
+            write!(f, ", {} of them MIG instances, which it counts with its MIG strategy single or mixed alone", self.instances)?;
+        }
+        Ok(())
+    }
+}
+
+fn offered(look: Look<'_>, node: &Node, present: &Present) -> Result<Status> {
     let finding = match node.gpus.unwrap_or_default() {
         Offered { capacity: 0, .. } => uncounted(look, node, present)?,
-        Offered { capacity, .. } if capacity < present => Finding::new(
+        Offered { capacity, .. } if capacity < present.all => Finding::new(
             "gpus-uncounted",
             "The cluster counts fewer GPUs than there are",
             format!("the device plugin offers {capacity} of {present}"),
@@ -111,7 +143,7 @@ fn offered(look: Look<'_>, node: &Node) -> Result<Status> {
 
 const RESTART: &str = "kubectl get pods --all-namespaces --output wide | grep device-plugin   (its log says why; deleting its pod makes it look again)";
 
-fn uncounted(look: Look<'_>, node: &Node, present: u64) -> Result<Finding> {
+fn uncounted(look: Look<'_>, node: &Node, present: &Present) -> Result<Finding> {
     let sockets = look.list(SOCKETS)?;
     let socket = sockets.iter().find(|name| name.contains("nvidia"));
     Ok(match socket {

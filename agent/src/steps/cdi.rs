@@ -1,5 +1,6 @@
 //! A container gets a GPU by a specification that names device nodes, libraries and hooks of the host, and is wrong once the driver has changed.
 
+pub mod instances;
 mod spec;
 #[cfg(test)]
 mod tests;
@@ -8,8 +9,10 @@ use std::time::Duration;
 
 use anyhow::Result;
 use async_trait::async_trait;
+use gpuk_nvml::Reading;
 
 use super::driver::without_gpus;
+use super::gpus;
 use super::toolkit;
 use crate::config::yaml_text;
 use crate::facts::loaded_module::loaded_module;
@@ -61,6 +64,10 @@ impl Step for Cdi {
         &["gpus", "toolkit"]
     }
 
+    fn limit(&self) -> Duration {
+        gpus::LIMIT
+    }
+
     fn watches(&self) -> &'static [Watched] {
         &[Watched::Directory("/etc/cdi"), Watched::Directory("/run/cdi")]
     }
@@ -80,10 +87,11 @@ impl Step for Cdi {
                 "gpuk-agent doctor   (the step modules says what keeps it from loading)",
             )));
         };
+        let reading = gpus::reading(look).await?.unwrap_or_default();
         let why = match of_gpus(look)? {
             None => format!("no specification of {KIND} in {}", DIRECTORIES.join(" or ")),
             Some(Found { path, spec: Err(error), .. }) => format!("{path}: it cannot be read: {error}"),
-            Some(Found { path, spec: Ok(spec), .. }) => match wrong(look, &spec, &loaded.version)? {
+            Some(Found { path, spec: Ok(spec), .. }) => match wrong(look, &spec, &loaded.version, &reading)? {
                 None => return Ok(Status::Ready(told(&path, &spec))),
                 Some(wrong) => format!("{path}: {wrong}"),
             },
@@ -132,13 +140,17 @@ pub fn of_gpus(look: Look<'_>) -> Result<Option<Found>> {
 }
 
 /// Why a container with a GPU would not start, or be given another driver's libraries.
-fn wrong(look: Look<'_>, spec: &Spec, loaded: &str) -> Result<Option<String>> {
+fn wrong(look: Look<'_>, spec: &Spec, loaded: &str, reading: &Reading) -> Result<Option<String>> {
     if let Some(version) = spec.driver_version().filter(|version| *version != loaded) {
         return Ok(Some(format!("it is of driver {version}, and {loaded} is loaded")));
     }
+    let empty = instances::of_empty_gpus(reading)?;
     let present: Vec<u32> = device_numbers(look)?;
-    if let Some(missing) = present.iter().find(|number| !spec.gpus().contains(number)) {
+    if let Some(missing) = present.iter().find(|number| !spec.gpus().contains(number) && !empty.contains(number)) {
         return Ok(Some(format!("/dev/nvidia{missing} is not in it")));
+    }
+    if let Some(wrong) = instances::wrong(spec, reading)? {
+        return Ok(Some(wrong));
     }
     for path in spec.host_paths() {
         if !look.exists(path)? {

@@ -6,9 +6,9 @@ mod tests;
 
 use std::time::Duration;
 
-use anyhow::{Result, bail};
+use anyhow::{Result, anyhow, bail};
 use async_trait::async_trait;
-use gpuk_nvml::{Failure, Gpu, Reading, ReturnCode};
+use gpuk_nvml::{Answer, Failure, Gpu, Reading, ReturnCode};
 
 use super::driver::without_gpus;
 use crate::host::gpus::{GpuReading, HelperTrouble};
@@ -16,8 +16,8 @@ use crate::look::Look;
 use crate::step::{Finding, Lane, Stage, Status, Step};
 use health::{Fault, said};
 
-/// The helper's own limit is a minute: NVML may have to initialise every GPU first.
-const LIMIT: Duration = Duration::from_secs(75);
+/// How long a look takes that asks NVML. The helper's own limit is a minute: NVML may have to initialise every GPU first.
+pub const LIMIT: Duration = Duration::from_secs(75);
 
 /// Every GPU answers, and none is broken.
 pub struct Gpus;
@@ -65,6 +65,23 @@ impl Step for Gpus {
             GpuReading::Reading(reading) => judged(look, &reading),
         })
     }
+}
+
+/// What NVML says, for steps that come after this one; `None` where no driver is loaded. An error where NVML says nothing: `gpus` has the
+/// finding.
+pub async fn reading(look: Look<'_>) -> Result<Option<Reading>> {
+    let why = match look.gpus().await? {
+        GpuReading::Reading(reading) => return Ok(Some(*reading)),
+        GpuReading::NoDriver => return Ok(None),
+        GpuReading::Failed(failure) => failure.to_string(),
+        GpuReading::NotAsked(trouble) => trouble.to_string(),
+    };
+    bail!("NVML does not say what the GPUs are: {why}; gpuk-agent doctor has the cause");
+}
+
+/// The answer to one question, `None` where there is no such thing. An error where NVML could not say it.
+pub fn told<'a, T>(what: &str, answer: &'a Answer<T>) -> Result<Option<&'a T>> {
+    answer.get().map_err(|failure| anyhow!("NVML does not say {what}: {failure}"))
 }
 
 /// NVML as a whole does not answer.

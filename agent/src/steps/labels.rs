@@ -9,21 +9,17 @@ mod tests;
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use anyhow::{Result, bail};
+use anyhow::{Result, anyhow};
 use async_trait::async_trait;
-use gpuk_nvml::Reading;
 
 use super::driver::without_gpus;
+use super::gpus;
 use super::node;
 use crate::host::apply::Failure;
 use crate::host::cluster::{ClusterError, Node};
-use crate::host::gpus::GpuReading;
 use crate::look::Look;
 use crate::step::{Change, Finding, Lane, Stage, Status, Step};
 use of_gpus::{PRODUCT, of_gpus};
-
-/// NVML may have to initialise every GPU first, and its helper's own limit is a minute.
-const LIMIT: Duration = Duration::from_secs(75);
 
 /// Labels that GPU Feature Discovery sets and this agent never does: the first can be switched off there (`--no-timestamp`).
 const OF_FEATURE_DISCOVERY: [&str; 2] = ["nvidia.com/gfd.timestamp", "nvidia.com/gpu.replicas"];
@@ -54,7 +50,7 @@ impl Step for Labels {
     }
 
     fn limit(&self) -> Duration {
-        LIMIT
+        gpus::LIMIT
     }
 
     async fn check(&self, look: Look<'_>) -> Result<Status> {
@@ -68,7 +64,9 @@ impl Step for Labels {
         if let Some(label) = OF_FEATURE_DISCOVERY.into_iter().find(|label| node.labels.contains_key(*label)) {
             return Ok(Status::Ready(format!("GPU Feature Discovery labels Node {name} (it has {label}): left to it")));
         }
-        let mut labels = of_gpus(look, &reading(look).await?)?;
+        let reading = gpus::reading(look).await?;
+        let reading = reading.ok_or_else(|| anyhow!("NVML does not say what the GPUs are: no driver is loaded"))?;
+        let mut labels = of_gpus(look, &reading)?;
         labels.retain(|label, _| !look.config.node.labels.contains_key(label));
         Ok(compared(name, &node, labels))
     }
@@ -84,16 +82,6 @@ impl Step for Labels {
             "gpuk-agent plan   (names the labels; as an administrator: kubectl label node NAME --overwrite LABEL=VALUE ...; or deploy NVIDIA's gpu-feature-discovery)",
         )))
     }
-}
-
-async fn reading(look: Look<'_>) -> Result<Reading> {
-    let why = match look.gpus().await? {
-        GpuReading::Reading(reading) => return Ok(*reading),
-        GpuReading::NoDriver => "no driver is loaded".to_owned(),
-        GpuReading::Failed(failure) => failure.to_string(),
-        GpuReading::NotAsked(trouble) => trouble.to_string(),
-    };
-    bail!("NVML does not say what the GPUs are: {why}; gpuk-agent doctor has the cause");
 }
 
 /// What of these labels the Node lacks or has otherwise.

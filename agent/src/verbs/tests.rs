@@ -138,7 +138,8 @@ async fn the_doctor_of_gpus_names_them_and_what_keeps_them_from_working_alone() 
     let scope = doctor::Scope { gpu: true, deep: true };
     let names = |report: &doctor::Report| report.checks.iter().map(|check| check.name).collect::<Vec<_>>();
     let none = doctor::examine(&session(&root, None), scope).await;
-    let of_gpus = ["toolkit", "driver", "modules", "gpu-faults", "gpus", "cdi", "trial", "labels", "allocatable", "computing"];
+    let of_gpus =
+        ["toolkit", "driver", "modules", "gpu-faults", "gpus", "mig", "cdi", "trial", "labels", "allocatable", "computing"];
     assert_eq!(names(&none), of_gpus, "nothing of GPUs follows from anything else where there are none");
 
     let mut one = session(&root, None);

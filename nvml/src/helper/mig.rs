@@ -29,6 +29,7 @@ fn instance(nvml: &Nvml, device: nvmlDevice_t, place: u32) -> Option<Answer<MigI
     let profile = ask_text!(nvml.nvmlDeviceGetName(instance), 96)
         .map(|name| name.rsplit_once("MIG ").map(|(_, profile)| profile.to_owned()));
     Some(Answer::from(MigInstance {
+        index: place,
         uuid: answer(ask_text!(nvml.nvmlDeviceGetUUID(instance), 96)),
         profile: Answer(answer(profile).0.map(Option::flatten)),
     }))

@@ -11,6 +11,9 @@ use super::{gpu, words};
 /// More GPUs than any machine has (NVIDIA's largest has 16; GPUs divided for virtual machines still count once).
 const MOST_GPUS: u32 = 256;
 
+/// What the dynamic loader finds it by.
+pub const LIBRARY: &str = "libnvidia-ml.so.1";
+
 /// The library, initialised.
 pub struct Nvml {
     /// Its functions; one that it lacks is an error.
@@ -54,7 +57,7 @@ pub const MISSING: nvmlReturn_t = ReturnCode::FUNCTION_NOT_FOUND.0;
 
 /// One look at everything.
 pub fn look(library: Option<&OsStr>) -> Printed {
-    match Nvml::open(library.unwrap_or(OsStr::new("libnvidia-ml.so.1"))) {
+    match Nvml::open(library.unwrap_or(OsStr::new(LIBRARY))) {
         Ok(nvml) => {
             let reading = nvml.reading();
             nvml.shut_down();
@@ -69,7 +72,7 @@ pub fn look(library: Option<&OsStr>) -> Printed {
 
 impl Nvml {
     /// Loads the library and initialises it. Without persistence mode that takes up to 3 s a GPU.
-    fn open(path: &OsStr) -> Result<Self, Failure> {
+    pub fn open(path: &OsStr) -> Result<Self, Failure> {
         // SAFETY: what the library does when it is loaded is the reason for this process.
         let library =
             unsafe { NvmlLib::new(path) }.map_err(|error| Failure::new(ReturnCode::LIBRARY_NOT_FOUND, error.to_string()))?;
@@ -99,7 +102,8 @@ impl Nvml {
         })
     }
 
-    fn shut_down(self) {
+    /// Lets go of the GPUs.
+    pub fn shut_down(self) {
         if let Ok(shut_down) = &self.library.nvmlShutdown {
             // SAFETY: it takes nothing, and no handle is used after it. What it answers changes nothing: the process ends.
             unsafe { shut_down() };

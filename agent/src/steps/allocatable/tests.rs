@@ -1,9 +1,12 @@
 //! What a Node says of its GPUs, and what that means.
 
+use gpuk_nvml::{Answer, Gpu as NvmlGpu, Mig, MigInstance, Mode};
+
 use super::*;
 use crate::facts::{Facts, Gpu, Instance};
 use crate::host::Host;
 use crate::host::cluster::ScriptedCluster;
+use crate::host::gpus::{GpuReading, ScriptedGpus};
 use crate::steps::tests::machine;
 
 const JOINS: &str = "[cluster]\nendpoints = [\"https://10.0.0.1:6443\"]\ntoken = \"abcdef.0123456789abcdef\"\n\
@@ -11,12 +14,16 @@ const JOINS: &str = "[cluster]\nendpoints = [\"https://10.0.0.1:6443\"]\ntoken =
 
 /// The answer on a machine with two GPUs in `/dev`.
 async fn check(gpus: Option<Offered>, class: Option<&str>, files: &[&str], more: &str) -> Status {
+    check_as(ScriptedGpus::default(), gpus, class, files, more).await
+}
+
+async fn check_as(says: ScriptedGpus, gpus: Option<Offered>, class: Option<&str>, files: &[&str], more: &str) -> Status {
     let files: Vec<(&str, &str)> = ["dev/nvidia0", "dev/nvidia1"].iter().chain(files).map(|path| (*path, "")).collect();
     let (_root, host) = machine(&files);
     let taints = vec!["nvidia.com/gpu=true:NoSchedule".to_owned()];
     let node = Node { name: "i-1".to_owned(), gpus, taints, ..Node::default() };
     let cluster = ScriptedCluster { runtime_class: class.map(str::to_owned), ..ScriptedCluster::answering(Ok(Some(node))) };
-    let host = Host { cluster: Box::new(cluster), ..host };
+    let host = Host { cluster: Box::new(cluster), gpus: Box::new(says), ..host };
     let instance = Some(Instance { id: "i-1".to_owned(), ..Instance::default() });
     let facts = Facts { gpus: vec![Gpu::default(), Gpu::default()], instance, ..Facts::default() };
     crate::steps::tests::check(&Allocatable, &host, &facts, &format!("{JOINS}{more}")).await
@@ -53,4 +60,25 @@ async fn a_runtime_class_is_needed_where_the_default_runtime_is_another() {
     assert!(waits(of(2, 2), Some("runc"), &[]).await.why.contains("has the handler \"runc\""));
     let by_default = "[containerd]\ndefault-runtime = \"nvidia\"\n";
     assert!(matches!(check(of(2, 2), None, &[], by_default).await, Status::Ready(_)));
+}
+
+/// Two GPUs, the first of them divided into seven.
+fn divided() -> ScriptedGpus {
+    let instance = |index| MigInstance { index, uuid: Answer::default(), profile: "1g.10gb".to_owned().into() };
+    let mig =
+        Mig { mode: Mode { current: true, pending: true }, instances: (0..7).map(|index| instance(index).into()).collect() };
+    let gpus = vec![NvmlGpu { mig: mig.into(), ..NvmlGpu::default() }.into(), NvmlGpu::default().into()];
+    ScriptedGpus(GpuReading::Reading(Box::new(Reading { gpus, ..Reading::default() })))
+}
+
+#[tokio::test]
+async fn a_divided_gpu_counts_as_its_instances() {
+    let offered = async |capacity| check_as(divided(), of(capacity, capacity), Some("nvidia"), &[], "").await;
+    assert_eq!(offered(8).await, Status::Ready("the cluster hands out 8 of 8".to_owned()));
+    // With the device plugin's MIG strategy none there are two, and one of them cannot be used as a whole.
+    let Status::Waiting(finding) = offered(2).await else { panic!("two are too few") };
+    assert_eq!(finding.code, "gpus-uncounted");
+    let why =
+        "the device plugin offers 2 of 8, 7 of them MIG instances, which it counts with its MIG strategy single or mixed alone";
+    assert_eq!(finding.why, why);
 }

@@ -80,6 +80,13 @@ impl Spec {
     }
 }
 
+impl Device {
+    /// Whether a container that asks for it is given a device node in this directory.
+    pub fn has_node_in(&self, directory: &str) -> bool {
+        self.container_edits.device_nodes.iter().any(|node| node.path.starts_with(directory))
+    }
+}
+
 impl Edits {
     fn host_paths(&self) -> impl Iterator<Item = &str> {
         let nodes = self.device_nodes.iter().map(|node| node.host_path.as_ref().unwrap_or(&node.path).as_str());

@@ -2,10 +2,13 @@
 
 #![allow(clippy::disallowed_methods, reason = "a test prepares the machine that is looked at")]
 
+use gpuk_nvml::{Gpu as NvmlGpu, Mig, MigInstance, Mode};
+
 use super::*;
 use crate::config;
 use crate::facts::{Facts, Gpu};
 use crate::host::Host;
+use crate::host::gpus::{GpuReading, ScriptedGpus};
 use crate::host::programs::Output;
 use crate::host::units::{ScriptedUnits, UnitState};
 use crate::steps::tests::put;
@@ -153,4 +156,59 @@ async fn without_a_driver_it_waits_and_a_failure_is_told_in_the_tools_words() {
         panic!("nobody is called")
     };
     assert!(finding.code == "cdi-not-generated" && finding.why.contains("ERROR_DRIVER_NOT_LOADED"));
+}
+
+/// The one GPU, divided into these instances: NVML's number of each, and its UUID.
+fn divided(instances: &[(u32, &str)]) -> Box<ScriptedGpus> {
+    let instance = |&(index, uuid): &(u32, &str)| {
+        let (uuid, profile) = (uuid.to_owned().into(), "1g.10gb".to_owned().into());
+        MigInstance { index, uuid, profile }.into()
+    };
+    let mig = Mig { mode: Mode { current: true, pending: true }, instances: instances.iter().map(instance).collect() };
+    let gpu = NvmlGpu { minor: 0.into(), mig: mig.into(), ..NvmlGpu::default() };
+    Box::new(ScriptedGpus(GpuReading::Reading(Box::new(Reading { gpus: vec![gpu.into()], ..Reading::default() }))))
+}
+
+/// The specification with these further devices, each with the node of its instance.
+fn with_instances(names: &[&str]) -> String {
+    let device = |name: &&str| {
+        let (nodes, own) =
+            ("      containerEdits:\n        deviceNodes:\n", "            - path: /dev/nvidia-caps/nvidia-cap66\n");
+        format!("    - name: \"{name}\"\n{nodes}            - path: /dev/nvidia0\n{own}")
+    };
+    let devices: String = names.iter().map(device).collect();
+    SPEC.replacen("containerEdits:\n    env:", &format!("{devices}containerEdits:\n    env:"), 1)
+}
+
+#[tokio::test]
+async fn a_gpu_that_is_divided_anew_wants_a_new_specification() {
+    let mut machine = Machine::right();
+    machine.put("dev/nvidia-caps/nvidia-cap66", "");
+    machine.host.gpus = divided(&[(0, "MIG-a"), (2, "MIG-c")]);
+    assert_eq!(machine.why().await, "/run/cdi/nvidia.yaml: MIG instance 0:0 is not in it");
+    machine.put("run/cdi/nvidia.yaml", &with_instances(&["0:0", "MIG-a"]));
+    assert_eq!(machine.why().await, "/run/cdi/nvidia.yaml: MIG instance 0:2 is not in it");
+    // By number, by number in words, and by UUID, as the toolkit is told to name them.
+    for names in [&["0:0", "MIG-a", "0:2", "MIG-c"][..], &["mig0:0", "mig0:2"], &["MIG-a", "MIG-c"]] {
+        machine.put("run/cdi/nvidia.yaml", &with_instances(names));
+        assert!(matches!(machine.check().await, Status::Ready(_)), "{names:?}");
+    }
+    machine.put("run/cdi/nvidia.yaml", &with_instances(&["0:0", "MIG-a", "0:2", "MIG-b"]));
+    assert_eq!(machine.why().await, "/run/cdi/nvidia.yaml: MIG-b is in it, and there is no such MIG instance");
+    let bare = with_instances(&["0:0", "0:2"]).replace("            - path: /dev/nvidia-caps/nvidia-cap66\n", "");
+    machine.put("run/cdi/nvidia.yaml", &bare);
+    assert_eq!(machine.why().await, "/run/cdi/nvidia.yaml: MIG instance 0:0 is in it without its nodes in /dev/nvidia-caps/");
+    // Undivided again.
+    machine.put("run/cdi/nvidia.yaml", &with_instances(&["0:0"]));
+    machine.host.gpus = Box::new(ScriptedGpus::default());
+    assert_eq!(machine.why().await, "/run/cdi/nvidia.yaml: 0:0 is in it, and there is no such MIG instance");
+}
+
+#[tokio::test]
+async fn of_a_gpu_without_instances_there_is_nothing_to_be_given() {
+    let mut machine = Machine::right();
+    machine.put("run/cdi/nvidia.yaml", &SPEC.replace("/dev/nvidia0", "/dev/nvidiactl"));
+    assert_eq!(machine.why().await, "/run/cdi/nvidia.yaml: /dev/nvidia0 is not in it");
+    machine.host.gpus = divided(&[]);
+    assert!(matches!(machine.check().await, Status::Ready(_)));
 }

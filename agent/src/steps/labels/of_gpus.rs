@@ -5,11 +5,12 @@
 
 use std::collections::BTreeMap;
 
-use anyhow::{Result, anyhow, ensure};
-use gpuk_nvml::{Answer, ComputeCapability, Gpu, Reading};
+use anyhow::{Result, ensure};
+use gpuk_nvml::{ComputeCapability, Gpu, Reading};
 
 use crate::config::label_value;
 use crate::look::Look;
+use crate::steps::gpus::told;
 
 /// What the GPUs are called.
 pub const PRODUCT: &str = "nvidia.com/gpu.product";
@@ -18,7 +19,7 @@ const UNKNOWN: &str = "unknown";
 
 /// The labels of a node whose GPUs NVML describes so. What NVML has no answer for has no label.
 pub fn of_gpus(look: Look<'_>, reading: &Reading) -> Result<BTreeMap<String, String>> {
-    let gpus = reading.gpus.iter().map(|gpu| said("what a GPU is", gpu)).collect::<Result<Vec<_>>>()?;
+    let gpus = reading.gpus.iter().map(|gpu| told("what a GPU is", gpu)).collect::<Result<Vec<_>>>()?;
     let gpus: Vec<&Gpu> = gpus.into_iter().flatten().collect();
     let mut labels = BTreeMap::new();
     if gpus.is_empty() {
@@ -31,10 +32,10 @@ pub fn of_gpus(look: Look<'_>, reading: &Reading) -> Result<BTreeMap<String, Str
         }
         add("gpu.count", count.to_string());
         // One that shares the memory of its processor has none of its own.
-        if let Some(memory @ 1..) = said("how much memory a GPU has", &gpu.memory)?.map(|bytes| bytes / MEBIBYTE) {
+        if let Some(memory @ 1..) = told("how much memory a GPU has", &gpu.memory)?.map(|bytes| bytes / MEBIBYTE) {
             add("gpu.memory", memory.to_string());
         }
-        if let Some(capability) = said("what code a GPU runs", &gpu.compute_capability)? {
+        if let Some(capability) = told("what code a GPU runs", &gpu.compute_capability)? {
             add("gpu.family", family(*capability).to_owned());
             add("gpu.compute.major", capability.major.to_string());
             add("gpu.compute.minor", capability.minor.to_string());
@@ -43,9 +44,9 @@ pub fn of_gpus(look: Look<'_>, reading: &Reading) -> Result<BTreeMap<String, Str
     let machine = look.facts.dmi.product_name.as_deref().and_then(sanitised);
     add("gpu.machine", machine.unwrap_or_else(|| UNKNOWN.to_owned()));
     add("gpu.mode", mode(look, &gpus)?.to_owned());
-    let divisible = gpus.iter().map(|gpu| said("how a GPU is divided", &gpu.mig)).collect::<Result<Vec<_>>>()?;
+    let divisible = gpus.iter().map(|gpu| told("how a GPU is divided", &gpu.mig)).collect::<Result<Vec<_>>>()?;
     add("mig.capable", divisible.iter().any(Option::is_some).to_string());
-    if let Some(version) = said("the driver's version", &reading.driver)? {
+    if let Some(version) = told("the driver's version", &reading.driver)? {
         let parts: Vec<&str> = version.split('.').collect();
         ensure!((2..=3).contains(&parts.len()), "the driver's version {version:?} is not of the form X.Y or X.Y.Z");
         let names = ["major", "minor", "revision"];
@@ -54,7 +55,7 @@ pub fn of_gpus(look: Look<'_>, reading: &Reading) -> Result<BTreeMap<String, Str
         }
         add("cuda.driver-version.full", version.clone());
     }
-    if let Some(version) = said("the newest CUDA version", &reading.cuda)?
+    if let Some(version) = told("the newest CUDA version", &reading.cuda)?
         && let Some((major, minor)) = version.split_once('.')
     {
         add("cuda.runtime-version.major", major.to_owned());
@@ -65,11 +66,6 @@ pub fn of_gpus(look: Look<'_>, reading: &Reading) -> Result<BTreeMap<String, Str
 }
 
 const MEBIBYTE: u64 = 1024 * 1024;
-
-/// What NVML says, or why it does not.
-fn said<'a, T>(what: &str, answer: &'a Answer<T>) -> Result<Option<&'a T>> {
-    answer.get().map_err(|failure| anyhow!("NVML does not say {what}: {failure}"))
-}
 
 /// GPUs of one name.
 struct Kind<'a> {
@@ -84,7 +80,7 @@ struct Kind<'a> {
 fn most_frequent<'a>(gpus: &[&'a Gpu]) -> Result<Option<Kind<'a>>> {
     let mut kinds: Vec<Kind<'a>> = Vec::new();
     for gpu in gpus {
-        let Some(name) = said("a GPU's name", &gpu.name)? else { continue };
+        let Some(name) = told("a GPU's name", &gpu.name)? else { continue };
         match kinds.iter_mut().find(|kind| kind.name == name) {
             Some(kind) => kind.count += 1,
             None => kinds.push(Kind { name, gpu, count: 1 }),
@@ -125,7 +121,7 @@ fn family(capability: ComputeCapability) -> &'static str {
 fn mode(look: Look<'_>, gpus: &[&Gpu]) -> Result<&'static str> {
     let mut modes = Vec::new();
     for gpu in gpus {
-        let Some(address) = said("a GPU's PCI address", &gpu.address)? else { return Ok(UNKNOWN) };
+        let Some(address) = told("a GPU's PCI address", &gpu.address)? else { return Ok(UNKNOWN) };
         modes.push(match look.text(format!("/sys/bus/pci/devices/{address}/class"))?.as_deref().map(str::trim) {
             Some("0x030000") => "graphics",
             Some("0x030200") => "compute",

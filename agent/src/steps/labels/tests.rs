@@ -2,15 +2,16 @@
 
 #![allow(clippy::disallowed_methods, reason = "a test prepares the machine that is looked at")]
 
+use anyhow::bail;
 use async_trait::async_trait;
-use gpuk_nvml::{Answer, ComputeCapability, CudaCheck, Failure, Gpu, Mig, Mode, ReturnCode};
+use gpuk_nvml::{Answer, ComputeCapability, CudaCheck, Division, Failure, Gpu, Mig, Mode, Reading, ReturnCode};
 
 use super::*;
 use crate::config::{self, Source};
 use crate::facts::{Dmi, Facts, Gpu as PciGpu};
 use crate::host::Host;
 use crate::host::cluster::ScriptedCluster;
-use crate::host::gpus::{Gpus, HelperTrouble, ScriptedGpus};
+use crate::host::gpus::{DivideGpu, GpuReading, Gpus, HelperTrouble, ScriptedGpus};
 use crate::steps::tests::{check, code, facts as facts_of_instance, settles};
 
 const JOINS: &str = "[cluster]\nendpoints = [\"https://10.0.0.1:6443\"]\ntoken = \"abcdef.0123456789abcdef\"\n\
@@ -164,6 +165,10 @@ struct Unasked;
 impl Gpus for Unasked {
     async fn look(&self, _helper: Option<&std::path::Path>, _library: Option<&std::path::Path>) -> Result<GpuReading> {
         bail!("NVML was asked")
+    }
+
+    async fn divide(&self, _division: &DivideGpu) -> Result<Division, HelperTrouble> {
+        Err(HelperTrouble::NotEmbedded)
     }
 
     async fn compute(&self, _helper: Option<&std::path::Path>) -> std::result::Result<CudaCheck, HelperTrouble> {
