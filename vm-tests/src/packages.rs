@@ -37,6 +37,16 @@ const PACKET_FILTERS: &[(&str, &str)] = &[
 /// What makes and signs a package archive.
 const ARCHIVES: &[(&str, &str)] = &[("gpg", "gpg"), ("gpgconf", "gpgconf"), ("dpkg-scanpackages", "dpkg-dev")];
 
+/// What makes and signs a repository for dnf, and dnf itself with its plugin `versionlock`.
+const REPOSITORIES: &[(&str, &str)] = &[
+    ("gpg", "gpg"),
+    ("gpgconf", "gpgconf"),
+    ("rpmbuild", "rpm"),
+    ("createrepo_c", "createrepo-c"),
+    ("dnf", "dnf"),
+    ("/usr/lib/python3/dist-packages/dnf-plugins/versionlock.py", "dnf-plugins-core"),
+];
+
 /// QEMU's programs and their packages.
 const QEMU: &[(&str, &str)] = &[("qemu-system-x86_64", "qemu-system-x86"), ("qemu-img", "qemu-utils")];
 
@@ -73,6 +83,11 @@ impl Packages {
     /// Looks only for what tests with a package archive of their own need.
     pub fn of_archives() -> Self {
         Self { missing: missing_of(ARCHIVES), qemu: Vec::new() }
+    }
+
+    /// Looks only for what tests with a repository for dnf need.
+    pub fn of_repositories() -> Self {
+        Self { missing: missing_of(REPOSITORIES), qemu: Vec::new() }
     }
 
     /// The packages that are missing or too old.

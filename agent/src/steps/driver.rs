@@ -3,14 +3,18 @@
 mod blacklist;
 pub(super) mod changes;
 mod decision;
+pub(super) mod dnf;
 pub(super) mod failures;
 mod grounds;
+mod installing;
+mod keeping;
 mod kernels;
 mod names;
 mod packages;
 pub(super) mod present;
 mod refusals;
 pub(super) mod rules;
+mod run_file;
 mod table;
 #[cfg(test)]
 mod tests;
@@ -21,11 +25,11 @@ use async_trait::async_trait;
 use crate::config::{self, Enabled};
 use crate::host::apply::Failure;
 use crate::look::Look;
-use crate::step::{Change, Finding, Lane, Stage, Status, Step, Watched};
-use changes::Ground;
-use decision::{Decision, Situation, Source, decide};
+use crate::step::{Finding, Lane, Stage, Status, Step, Watched};
+use decision::{Situation, decide};
+use installing::installing;
+use keeping::kept;
 use present::Present;
-use table::{Manager, Modules};
 
 /// The driver that the GPUs need is installed, for the kernels that will run, and stays as it is.
 pub struct Driver;
@@ -162,7 +166,12 @@ fn unsuitable(look: Look<'_>, present: &Present) -> Option<String> {
     }
     let is_other = asked.branch.version.as_ref().is_some_and(|asked| asked != version)
         || asked.branch.number.is_some_and(|asked| asked != branch);
-    is_other.then(|| format!("it is version {version}, and gpu.driver.branch asks for {}", asked.branch))
+    if is_other {
+        return Some(format!("it is version {version}, and gpu.driver.branch asks for {}", asked.branch));
+    }
+    let of_file = asked.run_file.as_ref().and_then(|file| decision::version_of_run_file(&file.to_string_lossy()));
+    let of_file = of_file.filter(|of_file| of_file != version && asked.branch.number.is_none());
+    of_file.map(|of_file| format!("it is version {version}, and gpu.driver.run-file is of {of_file}"))
 }
 
 /// What there is is not touched: it is right, or a person has to mend it.
@@ -196,89 +205,4 @@ fn as_somebody_wanted(present: &Present, why: &str) -> Finding {
         format!("driver {version}: {why}"),
         "write install = \"always\" under [gpu.driver] to have it replaced, or ask for what is there",
     )
-}
-
-/// The driver is there and right. What the agent installed is also kept at its version.
-/// The next kernel gets its module from the packages' own hooks; that it has none yet is told and takes nothing from the running one.
-fn kept(look: Look<'_>, present: &Present) -> Result<Status> {
-    let version = present.version.clone().unwrap_or_default();
-    if present.is_ours && look.exists(changes::PIN)? {
-        let packages: Vec<_> = present.packages.iter().filter(|package| package.is_installed()).collect();
-        let parts: Vec<_> = packages.iter().copied().filter(|package| package.driver() == Some(&version)).collect();
-        let is_pinned = look.text(changes::PIN)?.as_deref() == Some(&changes::pin(&format!("{version}*")));
-        if !is_pinned || parts.iter().any(|package| !package.is_held) {
-            let why = format!("driver {version} is installed, and not kept at that version");
-            return Ok(Status::pending(why, changes::keep(&version, &parts)));
-        }
-        let blacklist = blacklist::changes(look)?;
-        if !blacklist.is_empty() {
-            return Ok(Status::pending("nouveau may still take the GPUs", blacklist));
-        }
-        return Ok(Status::Ready(format!("{}, held", evidence(present))));
-    }
-    Ok(Status::Ready(evidence(present)))
-}
-
-/// What is to be done until the driver is there.
-fn installing(look: Look<'_>, present: &Present, decision: &Decision, unsuitable: Option<String>) -> Result<Status> {
-    if let Some(status) = grounds::missing(look, decision, present)? {
-        return Ok(status);
-    }
-    let wanted: Vec<&str> = match &decision.source {
-        Source::Packages { packages, .. } => packages.iter().map(|package| package.name.as_str()).collect(),
-        Source::RunFile(_) => Vec::new(),
-    };
-    let is_of_other = |package: &packages::Installed| {
-        let other = package.driver().is_some_and(|version| !version.starts_with(&decision.version_start()));
-        // Modules of the same version for other kernels are what there is to go back to.
-        let other_flavour = package.has_modules() && package.is_open() != (decision.flavour == rules::Flavour::Open);
-        package.state != "config-files" && (other_flavour || other) && !wanted.contains(&package.name.as_str())
-    };
-    let remove: Vec<_> = present.packages.iter().filter(|package| is_of_other(package)).collect();
-    let half_done = present.half_done();
-    let resumes = half_done.iter().any(|package| !remove.contains(package));
-    if resumes && remove.is_empty() {
-        let names: Vec<&str> = half_done.iter().map(|package| package.name.as_str()).collect();
-        let failure = present.kernels.first().and_then(|standing| standing.failure.as_ref());
-        let failure = failure.map(|failure| format!(" ({failure})")).unwrap_or_default();
-        let why = format!("dpkg did not finish {}{failure}; {decision}", names.join(", "));
-        return Ok(Status::pending(why, vec![changes::configure_rest()]));
-    }
-    if let (None, Some(standing), Some(version), true) =
-        (&unsuitable, present.lacks_module(), &present.version, remove.is_empty())
-    {
-        let release = &standing.kernel.release;
-        let changes = modules_for(look, present, decision, release)?;
-        let failure = standing.failure.as_ref().map(|failure| format!(" ({failure})")).unwrap_or_default();
-        return Ok(Status::pending(format!("driver {version} has no module for kernel {release}{failure}; {decision}"), changes));
-    }
-    let image = present.kernels.first().map(|standing| standing.kernel.release.as_str()).filter(|_| !look.running_system());
-    let ground = Ground { remove, release: image, has_dkms: look.exists("/usr/sbin/dkms")? };
-    let mut changes = changes::install(decision, &look.config.gpu.driver, &ground);
-    changes.splice(0..0, blacklist::changes(look)?);
-    let why = match unsuitable {
-        Some(why) => format!("the driver that is there is replaced: {why}; {decision}"),
-        None => match &present.version {
-            Some(version) => format!("driver {version} is not complete; {decision}"),
-            None => format!("no driver is installed; {decision}"),
-        },
-    };
-    Ok(Status::pending(why, changes))
-}
-
-/// What gives a kernel its modules while the driver itself is there.
-fn modules_for(look: Look<'_>, present: &Present, decision: &Decision, release: &str) -> Result<Vec<Change>> {
-    let mut changes = Vec::new();
-    if let Source::Packages { manager: Manager::Apt, packages, .. } = &decision.source {
-        let is_there = |name: &str| present.packages.iter().any(|package| package.name == name && package.is_installed());
-        let absent: Vec<_> =
-            packages.iter().filter(|package| package.name.contains(release) && !is_there(&package.name)).cloned().collect();
-        if !absent.is_empty() {
-            changes.push(changes::apt_install(&absent));
-        }
-    }
-    if decision.modules == Modules::Dkms && look.exists("/usr/sbin/dkms")? {
-        changes.push(changes::build(release));
-    }
-    Ok(changes)
 }

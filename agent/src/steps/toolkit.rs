@@ -9,7 +9,8 @@ use anyhow::{Context, Result};
 use async_trait::async_trait;
 use toml_edit::{DocumentMut, Item, Table, value};
 
-use super::driver::changes::{INSTALL_LIMIT, apt, apt_source, apt_update, run, yum_source};
+use super::driver::changes::{INSTALL_LIMIT, apt, apt_source, apt_update, run};
+use super::driver::dnf::yum_source;
 use super::driver::{failures, left_alone};
 use crate::config::{Enabled, ToolkitMode};
 use crate::host::apply::Failure;

@@ -4,7 +4,10 @@ use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use anyhow::{Context as _, Result, ensure};
+use anyhow::{Context as _, Result};
+
+use crate::image::{put, run};
+use crate::keys::Keys;
 
 /// Two versions of branch 535.
 pub const OLD: &str = "535.261.03";
@@ -27,14 +30,14 @@ pub const PARTS: [&str; 7] = [
 /// An archive below a folder.
 pub struct Archive {
     folder: PathBuf,
-    keys: tempfile::TempDir,
+    keys: Keys,
 }
 
 impl Archive {
     /// All packages, signed.
     pub fn new(folder: &Path) -> Result<Self> {
         std::fs::create_dir_all(folder)?;
-        let archive = Self { folder: folder.to_owned(), keys: tempfile::tempdir()? };
+        let archive = Self { folder: folder.to_owned(), keys: Keys::new("ed25519")? };
         for version in [OLD, NEW] {
             for name in PARTS {
                 // The libraries need the others of their very version, as Debian's do.
@@ -55,16 +58,13 @@ impl Archive {
         archive.package(&format!("linux-headers-{KERNEL}"), "6.1.99", "", &|root| {
             put(root, &format!("usr/lib/modules/{KERNEL}/build/Makefile"), "")
         })?;
-        archive.gpg(&["--quick-generate-key", "archive@example.com", "ed25519", "sign", "never"])?;
         archive.sign()?;
         Ok(archive)
     }
 
     /// Writes the public key of the archive.
     pub fn export_key(&self, file: &Path) -> Result<()> {
-        std::fs::create_dir_all(file.parent().context("a key is in a folder")?)?;
-        let _ = std::fs::remove_file(file);
-        self.gpg(&["--output", &file.display().to_string(), "--export"])
+        self.keys.export(file)
     }
 
     /// The file of a package.
@@ -95,19 +95,7 @@ impl Archive {
             format!("Origin: test\nSuite: test\nDate: {date}Architectures: all\nSHA256:\n {sum} {} Packages\n", packages.len());
         std::fs::write(self.folder.join("Release"), release)?;
         let (from, to) = (self.folder.join("Release").display().to_string(), self.folder.join("InRelease").display().to_string());
-        self.gpg(&["--yes", "--output", &to, "--clearsign", &from])
-    }
-
-    fn gpg(&self, words: &[&str]) -> Result<()> {
-        let quiet = ["--batch", "--quiet", "--pinentry-mode", "loopback", "--passphrase", ""];
-        run(Command::new("gpg").arg("--homedir").arg(self.keys.path()).args(quiet).args(words)).map(drop)
-    }
-}
-
-impl Drop for Archive {
-    fn drop(&mut self) {
-        // gpg left an agent behind that holds the folder of its keys.
-        let _ = Command::new("gpgconf").arg("--homedir").arg(self.keys.path()).args(["--kill", "all"]).output();
+        self.keys.gpg(&["--yes", "--output", &to, "--clearsign", &from])
     }
 }
 
@@ -122,20 +110,4 @@ fn library(root: &Path, version: &str) -> Result<()> {
 fn module(root: &Path) -> Result<()> {
     put(root, &format!("usr/lib/modules/{KERNEL}/updates/dkms/nvidia-current.ko"), "")?;
     put(root, &format!("usr/lib/modules/{KERNEL}/modules.dep"), "updates/dkms/nvidia-current.ko:\n")
-}
-
-/// Writes a file below `root`.
-pub fn put(root: &Path, path: &str, text: &str) -> Result<()> {
-    let path = root.join(path);
-    std::fs::create_dir_all(path.parent().context("a file is in a folder")?)?;
-    // In an overlay a link of the machine must not be followed.
-    let _ = std::fs::remove_file(&path);
-    std::fs::write(&path, text).with_context(|| format!("writing {}", path.display()))
-}
-
-/// Runs a program to its end, and gives what it wrote.
-pub fn run(command: &mut Command) -> Result<String> {
-    let output = command.output().with_context(|| format!("starting {command:?}"))?;
-    ensure!(output.status.success(), "{command:?}: {}", String::from_utf8_lossy(&output.stderr));
-    Ok(String::from_utf8(output.stdout)?)
 }

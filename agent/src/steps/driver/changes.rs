@@ -4,23 +4,21 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
+use anyhow::Result;
+
 use super::decision::{Decision, Source};
 use super::names::Package;
 use super::packages::Installed;
-use super::rules::Flavour;
 use super::table::Manager;
-use crate::config::{Driver, Repository};
+use super::{dnf, run_file};
+use crate::config::Repository;
+use crate::look::Look;
 use crate::step::{Change, Command};
 
 /// Keeps apt at one version (apt_preferences(5)); that it is there says that the driver is the agent's.
 pub const PIN: &str = "/etc/apt/preferences.d/gpuk-agent-nvidia-driver";
 
-/// The repository for dnf. It is off: only the agent's own commands turn it on, so that nothing else upgrades from it.
-pub const YUM: &str = "/etc/yum.repos.d/gpuk-agent-nvidia.repo";
-
 const APT_SOURCE: &str = "/etc/apt/sources.list.d/gpuk-agent-nvidia.sources";
-const YUM_NAME: &str = "gpuk-agent-nvidia";
-const SUM: &str = "/run/gpuk-agent/nvidia-driver.sha256";
 
 /// A build for several kernels takes minutes on a small machine.
 pub const INSTALL_LIMIT: Duration = Duration::from_secs(45 * 60);
@@ -43,9 +41,10 @@ pub struct Ground<'a> {
 }
 
 /// What installs a decided driver.
-pub fn install(decision: &Decision, asked: &Driver, ground: &Ground<'_>) -> Vec<Change> {
-    match &decision.source {
-        Source::RunFile(file) => run_file(decision, asked, file, ground),
+pub fn install(look: Look<'_>, decision: &Decision, ground: &Ground<'_>) -> Result<Vec<Change>> {
+    let asked = &look.config.gpu.driver;
+    Ok(match &decision.source {
+        Source::RunFile(file) => run_file::install(decision, asked, file, ground),
         Source::Packages { manager: Manager::Apt, packages, .. } => {
             let mut changes = vec![Change::write(PIN, pin(&format!("{}*", decision.version_start())))];
             if let Some(repository) = &asked.repository {
@@ -60,22 +59,9 @@ pub fn install(decision: &Decision, asked: &Driver, ground: &Ground<'_>) -> Vec<
             changes
         }
         Source::Packages { manager: Manager::Dnf, packages, stream } => {
-            let enable = format!("--enablerepo={YUM_NAME}");
-            let words: Vec<String> = packages.iter().map(|package| package.word(Manager::Dnf)).collect();
-            let mut changes: Vec<Change> = asked
-                .repository
-                .iter()
-                .map(|repository| Change::write(YUM, yum_source(YUM_NAME, repository, asked.repository_key.as_ref())))
-                .collect();
-            if let Some(stream) = stream {
-                let stream = format!("nvidia-driver:{stream}");
-                changes.push(run(INSTALL_LIMIT, &["dnf", "--assumeyes", &enable, "module", "reset", "nvidia-driver"], &[]));
-                changes.push(run(INSTALL_LIMIT, &["dnf", "--assumeyes", &enable, "module", "enable", &stream], &[]));
-            }
-            changes.push(run(INSTALL_LIMIT, &["dnf", "--assumeyes", &enable, "--allowerasing", "install"], &words));
-            changes
+            dnf::install(look, packages, stream.as_deref(), &decision.version_start())?
         }
-    }
+    })
 }
 
 /// apt reads what its repositories have; one that cannot be read is an error.
@@ -116,7 +102,8 @@ pub fn build(release: &str) -> Change {
 /// Pins all parts to the very version that is there, and holds them.
 pub fn keep(version: &str, packages: &[&Installed]) -> Vec<Change> {
     let words: Vec<String> = packages.iter().map(|package| package.name.clone()).collect();
-    vec![Change::write(PIN, pin(&format!("{version}*"))), run(UPDATE_LIMIT, &["apt-mark", "hold"], &words)]
+    let hold = (!words.is_empty()).then(|| run(UPDATE_LIMIT, &["apt-mark", "hold"], &words));
+    [Change::write(PIN, pin(&format!("{version}*")))].into_iter().chain(hold).collect()
 }
 
 /// The text of the pin for a version.
@@ -159,35 +146,4 @@ pub fn apt_source(repository: &Repository, key: Option<&PathBuf>) -> String {
     let components = if components.is_empty() { String::new() } else { format!("Components: {}\n", components.join(" ")) };
     let key = key.map(|path| format!("Signed-By: {}\n", path.display())).unwrap_or_default();
     format!("# Written by gpuk-agent.\nTypes: deb\nURIs: {url}\nSuites: {suite}\n{components}{key}")
-}
-
-/// A file for dnf's yum.repos.d (dnf.conf(5)).
-pub fn yum_source(name: &str, repository: &Repository, key: Option<&PathBuf>) -> String {
-    let key = key.map(|path| format!("gpgkey=file://{}\n", path.display())).unwrap_or_default();
-    format!(
-        "# Written by gpuk-agent. It is off, so that nothing but the agent upgrades from it.\n[{name}]\nname={name}\n\
-         baseurl={}\nenabled=0\ngpgcheck=1\n{key}",
-        repository.url
-    )
-}
-
-/// Options of `NVIDIA-Linux-*.run` (its `--advanced-options`). Before branch 560 the open modules are chosen by their directory.
-fn run_file(decision: &Decision, asked: &Driver, file: &str, ground: &Ground<'_>) -> Vec<Change> {
-    let sum = asked.run_file_sha256.clone().unwrap_or_default();
-    let mut words = vec!["sh", file, "--silent", "--no-x-check", "--no-nouveau-check"];
-    if ground.has_dkms {
-        words.push("--dkms");
-    }
-    let of_type = format!("--kernel-module-type={}", decision.flavour.word());
-    if decision.branch >= 560 {
-        words.push(&of_type);
-    } else if decision.flavour == Flavour::Open {
-        words.push("--kernel-module-build-directory=kernel-open");
-    }
-    let kernel = ground.release.map(|release| format!("--kernel-name={release}"));
-    vec![
-        Change::write(SUM, format!("{sum}  {file}\n")),
-        run(UPDATE_LIMIT, &["sha256sum", "--strict", "--check", SUM], &[]),
-        run(INSTALL_LIMIT, &words, &kernel.into_iter().collect::<Vec<_>>()),
-    ]
 }

@@ -3,7 +3,7 @@
 use super::names::{self, Package};
 use super::refusals;
 use super::rules::{self, Flavour};
-use super::table::{Manager, Modules, Origin, ROWS, Row};
+use super::table::{Kind, Manager, Modules, Origin, ROWS, Row};
 use crate::config::{Driver, KernelModules};
 use crate::facts::{Gpu, OperatingSystem};
 use crate::step::Finding;
@@ -207,9 +207,16 @@ fn kind(
     let has_fabric_manager = !situation.has_nvswitches || row.fabric_manager.is_some();
     // Ubuntu builds its fabric manager for the server lines only.
     let suits_switches = !situation.has_nvswitches || !row.has_server_lines || server;
-    let kind = row.kinds.iter().find(|kind| kind.flavour == flavour && asked(kind.modules));
+    // A package that is named after the whole version cannot be asked for without it.
+    let has_name = |kind: &&Kind| {
+        situation.asked.branch.version.is_some() || !kind.packages.iter().any(|package| package.contains("{version}"))
+    };
+    let kind = row.kinds.iter().filter(has_name).find(|kind| kind.flavour == flavour && asked(kind.modules));
     let kind = kind.filter(|_| has_line && has_fabric_manager && suits_switches)?;
     because.push(match (kind.modules, situation.asked.kernel_modules) {
+        (Modules::Precompiled, _) if situation.secure_boot && row.manager == Manager::Dnf => {
+            "precompiled modules because Secure Boot is on and they are signed, with a key of NVIDIA's that the firmware has to know".to_owned()
+        }
         (Modules::Precompiled, _) if situation.secure_boot => {
             "precompiled modules because Secure Boot is on and they are signed".to_owned()
         }
@@ -220,8 +227,7 @@ fn kind(
         (Modules::Dkms, _) => "built here by DKMS because there are none precompiled".to_owned(),
     });
     let packages = names::packages(situation, row, kind, branch, server);
-    let stream = row.streams.map(|[open, other]| if flavour == Flavour::Open { open } else { other });
-    let stream = stream.map(|stream| stream.replace("{number}", &branch.to_string()));
+    let stream = row.has_streams.then(|| format!("{branch}{}", kind.stream));
     Some((kind.modules, Source::Packages { manager: row.manager, packages, stream }))
 }
 
@@ -233,7 +239,7 @@ fn modules_in_words(modules: Modules) -> &'static str {
 }
 
 /// `NVIDIA-Linux-x86_64-535.261.03.run`, as NVIDIA names them.
-fn version_of_run_file(path: &str) -> Option<String> {
+pub fn version_of_run_file(path: &str) -> Option<String> {
     let name = path.rsplit('/').next()?.strip_suffix(".run")?;
     let version = name.split('-').find(|part| part.contains('.') && part.starts_with(|first: char| first.is_ascii_digit()))?;
     Some(version.to_owned())

@@ -1,6 +1,6 @@
 //! What apt, dpkg, DKMS, dnf and NVIDIA's installer say when they fail tells a person what to do, if one knows their words.
 
-use super::kernels;
+use super::{kernels, run_file};
 use crate::host::apply::Failure;
 use crate::look::Look;
 use crate::step::{Finding, Status};
@@ -8,7 +8,13 @@ use crate::step::{Finding, Status};
 /// What a failed change of the step means; `None` for "only try again".
 pub fn judge(failure: &Failure, look: Look<'_>) -> Option<Status> {
     let Failure::Program { command, output } = failure else { return None };
-    let said = format!("{}\n{}", output.stderr, output.stdout);
+    let mut said = format!("{}\n{}", output.stderr, output.stdout);
+    // NVIDIA's installer leaves what a compiler said to its log.
+    if said.contains(run_file::LOG)
+        && let Ok(Some(log)) = look.read(run_file::LOG)
+    {
+        said = format!("{said}\n{}", String::from_utf8_lossy(&log));
+    }
     KNOWN.iter().find_map(|known| known.status(command, &said, look))
 }
 
@@ -76,6 +82,12 @@ const KNOWN: &[Known] = &[
             "is not a Debian format archive",
             "Checksum doesn't match",
             "MD5 mismatch",
+            "has incorrect checksum",
+            "have incorrect checksum",
+            "but all mirrors were already tried without success",
+            "header read failed",
+            "Package not complete",
+            "DIGEST: NOT OK",
         ],
         meaning: damaged,
     },
@@ -104,6 +116,7 @@ const KNOWN: &[Known] = &[
             "(bad exit status:",
             "Unable to build the NVIDIA kernel module",
             "The kernel module failed to build",
+            "performing the step: \"Building kernel modules\"",
         ],
         meaning: build_failed,
     },
@@ -113,12 +126,22 @@ const KNOWN: &[Known] = &[
     },
     Known {
         words: &[
+            "appears to already be loaded in your kernel",
+            "driver appears to be in use",
+            "NVIDIA driver is currently installed and running",
+        ],
+        meaning: in_use,
+    },
+    Known { words: &["Installation has failed", "Installation of the NVIDIA"], meaning: installer_failed },
+    Known {
+        words: &[
             "Could not resolve",
             "Temporary failure resolving",
             "Could not connect",
             "Connection timed out",
             "Unable to connect",
             "Failed to fetch",
+            "Failed to download metadata for repo",
             "Cannot download",
             "Curl error",
         ],
@@ -225,6 +248,28 @@ fn headers_missing(said: &Said<'_>) -> Status {
         "The headers of a kernel cannot be installed, and its modules not be built without them",
         said.line,
         "the archive has only those of its newest kernel, most often: install that kernel, reboot, then: gpuk-agent up",
+    ))
+}
+
+fn in_use(said: &Said<'_>) -> Status {
+    Status::Broken(Finding::new(
+        "driver-in-use",
+        "NVIDIA's installer does not replace a driver that runs",
+        said.line,
+        "drain the node, write install = \"never\" under [gpu.driver], reboot without the nvidia modules, or take packages in place of the .run file",
+    ))
+}
+
+fn installer_failed(said: &Said<'_>) -> Status {
+    let errors = said.text.lines().map(str::trim).filter(|line| line.starts_with("ERROR: "));
+    let mut errors: Vec<&str> = errors.filter(|line| !line.contains("Installation has failed")).collect();
+    errors.dedup();
+    let why = errors.into_iter().take(4).collect::<Vec<_>>().join("\n");
+    Status::Broken(Finding::new(
+        "run-file-failed",
+        "NVIDIA's installer could not install the driver",
+        if why.is_empty() { said.line.to_owned() } else { why },
+        format!("mend what {} names, then: gpuk-agent up", run_file::LOG),
     ))
 }
 

@@ -43,6 +43,8 @@ pub fn packages(situation: &Situation<'_>, row: &Row, kind: &Kind, branch: u16, 
             .replace("{number}", &number)
             .replace("{kernel}", &flavour)
             .replace("{each}", release)
+            .replace("{numbers}", numbers(release))
+            .replace("{version}", &version)
             .replace("{bare}", release);
         let package = Package { name, version: has_version.then(|| version.clone()) };
         // A kernel whose release is not known has no packages.
@@ -51,14 +53,20 @@ pub fn packages(situation: &Situation<'_>, row: &Row, kind: &Kind, branch: u16, 
         }
     };
     for template in templates {
-        if template.contains("{each}") || template.contains("{bare}") {
-            let wanted = situation.kernels.iter().filter(|kernel| template.contains("{each}") || !kernel.has_headers);
+        let of_each = template.contains("{each}") || template.contains("{numbers}");
+        if of_each || template.contains("{bare}") {
+            let wanted = situation.kernels.iter().filter(|kernel| of_each || !kernel.has_headers);
             wanted.for_each(|kernel| put(template, &kernel.release));
         } else {
             put(template, "");
         }
     }
     packages
+}
+
+/// `5.14.0-503.11.1` of `5.14.0-503.11.1.el9_5.x86_64`: NVIDIA's packages for RHEL leave out distribution and architecture.
+pub fn numbers(release: &str) -> &str {
+    release.split_once(".el").map_or(release, |(numbers, _)| numbers)
 }
 
 /// The kernel that each release of Ubuntu began with; later ones are its hardware-enablement kernels.

@@ -2,10 +2,12 @@
 
 use anyhow::Result;
 
-use super::changes::{PIN, YUM};
+use super::changes::PIN;
+use super::dnf::YUM;
 use super::kernels::{self, Standing};
 use super::packages::{self, Installed};
 use super::rules::Flavour;
+use super::run_file::SUM;
 use crate::facts::loaded_module::loaded_module;
 use crate::look::Look;
 
@@ -45,7 +47,7 @@ impl Present {
             kernels: kernels::kernels(look)?,
             packages,
             in_container: look.exists(CONTAINER)?,
-            is_ours: look.exists(PIN)? || look.exists(YUM)?,
+            is_ours: look.exists(PIN)? || look.exists(YUM)? || look.exists(SUM)?,
         })
     }
 

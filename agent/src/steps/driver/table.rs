@@ -4,7 +4,8 @@
 //! NVIDIA's network repository from "Compute-only and Desktop Installation" and "Kernel Modules" in NVIDIA's Driver Installation Guide.
 //!
 //! In a name, `{branch}` stands for `535` or `535-server`, `{number}` for `535`, `{open}` for `-open` or nothing, `{kernel}` for the
-//! flavour of the running kernel; a name with `{each}` is taken once for each kernel, one with `{bare}` for each kernel without headers.
+//! flavour of the running kernel; a name with `{each}` or `{numbers}` is taken once for each kernel, one with `{bare}` for each kernel without
+//! headers, and one with `{version}` only where the whole version was asked for.
 //! One that ends with `=` has the driver's own version, the others have versions of their own.
 
 use super::rules::Flavour::{self, Open, Proprietary};
@@ -44,6 +45,8 @@ pub struct Kind {
     pub flavour: Flavour,
     /// Their packages.
     pub packages: &'static [&'static str],
+    /// The stream of the module `nvidia-driver` that they are in, behind the number of the branch.
+    pub stream: &'static str,
 }
 
 /// The packages of one distribution.
@@ -70,16 +73,16 @@ pub struct Row {
     pub companions: &'static [(u16, &'static [&'static str])],
     /// The fabric manager before branch 580, and from there on.
     pub fabric_manager: Option<[&'static str; 2]>,
-    /// The stream of the module `nvidia-driver` before it can be installed: for open, and for proprietary modules.
-    pub streams: Option<[&'static str; 2]>,
+    /// A stream of the module `nvidia-driver` has to be enabled before anything can be installed.
+    pub has_streams: bool,
 }
 
 const fn dkms(flavour: Flavour, packages: &'static [&'static str]) -> Kind {
-    Kind { modules: Modules::Dkms, flavour, packages }
+    Kind { modules: Modules::Dkms, flavour, packages, stream: "" }
 }
 
 const fn precompiled(flavour: Flavour, packages: &'static [&'static str]) -> Kind {
-    Kind { modules: Modules::Precompiled, flavour, packages }
+    Kind { modules: Modules::Precompiled, flavour, packages, stream: "" }
 }
 
 const fn row(distribution: &'static str, releases: &'static [&'static str], origin: Origin, manager: Manager) -> Row {
@@ -95,7 +98,7 @@ const fn row(distribution: &'static str, releases: &'static [&'static str], orig
         userland: &[],
         companions: &[],
         fabric_manager: None,
-        streams: None,
+        has_streams: false,
     }
 }
 
@@ -135,13 +138,20 @@ const UBUNTU: Row = Row {
     ..row("ubuntu", &["24.04"], Origin::Distribution, Manager::Apt)
 };
 
+/// The streams are from "guide-rhel8" of NVIDIA's "yum-packaging-nvidia-driver" and the guide's "Kernel Modules": `580-open`, `580-dkms`, and `580`
+/// with precompiled modules, which are proprietary ones. Such a package is named after driver and kernel ("yum-packaging-precompiled-kmod"), and
+/// not every kernel has one: they are last, so that only a wish leads to them.
+const RPM_KINDS: &[Kind] = &[
+    Kind { stream: "-open", ..dkms(Open, &["kmod-nvidia-open-dkms=", "kernel-devel-{bare}", "kernel-headers"]) },
+    Kind { stream: "-dkms", ..dkms(Proprietary, &["kmod-nvidia-latest-dkms=", "kernel-devel-{bare}", "kernel-headers"]) },
+    precompiled(Proprietary, &["kmod-nvidia-{version}-{numbers}="]),
+];
+
+/// Without streams, and without precompiled modules.
 const NVIDIA_RPM: Row = Row {
     branches: 550..=999,
     automatic: &[580],
-    kinds: &[
-        dkms(Open, &["kmod-nvidia-open-dkms=", "kernel-devel-{bare}", "kernel-headers"]),
-        dkms(Proprietary, &["kmod-nvidia-latest-dkms=", "kernel-devel-{bare}", "kernel-headers"]),
-    ],
+    kinds: RPM_KINDS.split_at(2).0,
     userland: &["nvidia-driver-cuda=", "nvidia-persistenced="],
     fabric_manager: Some(["nvidia-fabric-manager=", "nvidia-fabricmanager="]),
     ..row("rhel", &["10"], Origin::Nvidia, Manager::Dnf)
@@ -204,6 +214,6 @@ pub static ROWS: &[Row] = &[
         fabric_manager: Some(["nvidia-fabricmanager-{number}=", "nvidia-fabricmanager="]),
         ..row("ubuntu", &["20.04", "22.04", "24.04"], Origin::Nvidia, Manager::Apt)
     },
-    Row { releases: &["8", "9"], streams: Some(["{number}-open", "{number}-dkms"]), ..NVIDIA_RPM },
+    Row { releases: &["8", "9"], kinds: RPM_KINDS, has_streams: true, ..NVIDIA_RPM },
     NVIDIA_RPM,
 ];

@@ -186,6 +186,26 @@ fn the_table_of_decisions() {
             &nvidias(""),
             "580 open dkms: @580-open kmod-nvidia-open-dkms-580.* kernel-devel-5.14.0-503.el9.x86_64 kernel-headers nvidia-driver-cuda-580.* nvidia-persistenced-580.* nvidia-fabricmanager-580.*",
         ),
+        // Its precompiled modules are proprietary, and named after the whole version of the driver and the numbers of the kernel.
+        (
+            "A100",
+            "rhel 9.4",
+            OPEN_BOOT,
+            &nvidias("branch = '580.82.07', kernel-modules = 'precompiled'"),
+            "580.82.07 proprietary precompiled: @580 kmod-nvidia-580.82.07-5.14.0-503-580.82.07* nvidia-driver-cuda-580.82.07* nvidia-persistenced-580.82.07*",
+        ),
+        ("A100", "rocky 8.10", SECURE, &nvidias("branch = '580.82.07'"), "secure-boot-unsigned"),
+        (
+            "A100",
+            "rocky 8.10",
+            SECURE,
+            &nvidias("branch = '580.82.07', kernel-modules = 'precompiled'"),
+            "580.82.07 proprietary precompiled: @580 kmod-nvidia-580.82.07-",
+        ),
+        ("A100", "rhel 9.4", OPEN_BOOT, &nvidias("branch = '580.82.07'"), "580.82.07 open dkms: @580-open "),
+        ("A100", "rhel 9.4", OPEN_BOOT, &nvidias("branch = '580', kernel-modules = 'precompiled'"), "driver-not-packaged"),
+        ("B200", "rhel 9.4", OPEN_BOOT, &nvidias("branch = '580.82.07', kernel-modules = 'precompiled'"), "driver-not-packaged"),
+        ("A100", "rhel 10.0", OPEN_BOOT, &nvidias("branch = '580.82.07', kernel-modules = 'precompiled'"), "driver-not-packaged"),
         ("L40S", "almalinux 10.0", OPEN_BOOT, &nvidias(""), "580 open dkms: kmod-nvidia-open-dkms-580.* "),
         ("L40S", "almalinux 10.0", SECURE, &nvidias(""), "secure-boot-unsigned"),
         // NVIDIA's .run file goes anywhere.

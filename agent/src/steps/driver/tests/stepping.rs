@@ -299,14 +299,15 @@ async fn a_run_file_is_compared_before_it_runs() {
         put(root.path(), &path, "");
     }
     let changes = changes(check(&Driver, &host, &facts("L40S"), &text).await);
-    let sums = written(&changes, "/run/gpuk-agent/nvidia-driver.sha256");
+    let sums = written(&changes, "/var/lib/gpuk-agent/nvidia-driver.sha256");
     assert_eq!(sums, format!("{sum}  /opt/NVIDIA-Linux-x86_64-580.82.07.run\n"));
     let lines = lines(&changes);
     assert_eq!(
         lines[lines.len() - 2..],
         [
-            "run sha256sum --strict --check /run/gpuk-agent/nvidia-driver.sha256",
-            "run sh /opt/NVIDIA-Linux-x86_64-580.82.07.run --silent --no-x-check --no-nouveau-check --dkms --kernel-module-type=open"
+            "run sha256sum --strict --check /var/lib/gpuk-agent/nvidia-driver.sha256",
+            "run sh /opt/NVIDIA-Linux-x86_64-580.82.07.run --silent --no-x-check --no-nouveau-check --dkms \
+             --allow-installation-with-running-driver --kernel-module-type=open"
         ]
     );
 }
@@ -320,12 +321,41 @@ async fn the_rhel_family_gets_a_stream_and_a_repository_that_is_off() {
     let text = "[gpu.driver]\nrepository = \"https://a.example/rhel9\"\nrepository-key = \"/etc/pki/nvidia.pub\"\n";
     let changes = changes(check(&Driver, &host, &facts, text).await);
     let repository = written(&changes, "/etc/yum.repos.d/gpuk-agent-nvidia.repo");
-    assert!(repository.ends_with("baseurl=https://a.example/rhel9\nenabled=0\ngpgcheck=1\ngpgkey=file:///etc/pki/nvidia.pub\n"));
+    assert!(repository.ends_with(
+        "baseurl=https://a.example/rhel9\nenabled=0\nskip_if_unavailable=0\ngpgcheck=1\ngpgkey=file:///etc/pki/nvidia.pub\n"
+    ));
     let lines = lines(&changes);
     assert!(
         lines.contains(&"run dnf --assumeyes --enablerepo=gpuk-agent-nvidia module enable nvidia-driver:580-open".to_owned())
     );
     assert!(lines.last().unwrap().contains("install kmod-nvidia-open-dkms-580.* "), "{lines:?}");
+    let locks = written(&changes, "/etc/dnf/plugins/versionlock.list");
+    assert!(locks.contains("\nnvidia-driver*-580.*-*\n") && locks.contains("\nlibnvidia-ml*-580.*-*\n"), "{locks}");
+    assert!(
+        !locks.contains("libnvidia-c*") && !locks.contains("\nnvidia-c"),
+        "the container toolkit has other versions: {locks}"
+    );
+}
+
+#[tokio::test]
+async fn what_rpm_installed_is_locked_beside_the_locks_of_somebody_else() {
+    let (root, host) =
+        machine(&[("etc/yum.repos.d/gpuk-agent-nvidia.repo", ""), ("etc/dnf/plugins/versionlock.list", "zlib-0:1.2-1.*\n")]);
+    add_kernel(root.path(), KERNEL, "extra/nvidia.ko.xz:\n");
+    link(root.path(), "usr/lib64/libnvidia-ml.so.1", "libnvidia-ml.so.580.82.07");
+    put(root.path(), "etc/modprobe.d/nvidia.conf", "blacklist nouveau\n");
+    let facts = Facts { os: super::deciding::os("rocky 9.4"), ..facts("L40S") };
+    for _ in 0..2 {
+        let made = changes(check(&Driver, &host, &facts, "").await);
+        let locks = written(&made, "/etc/dnf/plugins/versionlock.list");
+        assert!(locks.starts_with("zlib-0:1.2-1.*\n# Written by gpuk-agent"), "{locks}");
+        assert!(locks.contains("\nkmod-nvidia*-580.82.07*-*\n"), "{locks}");
+        host.apply(&made[0]).await.unwrap();
+        let text = evidence(check(&Driver, &host, &facts, "").await);
+        assert_eq!(text, format!("580.82.07, for kernel {KERNEL}, held"));
+        // Locks of another version, as an earlier run of the agent wrote them, are replaced and not added to.
+        put(root.path(), "etc/dnf/plugins/versionlock.list", &locks.replace("580.82.07", "580.65.06"));
+    }
 }
 
 /// What a failure is judged to be: `code` of what waits, `code!` of what a person has to mend.
@@ -378,6 +408,11 @@ async fn every_failure_is_judged_by_what_was_said() {
         (
             "package-damaged",
             "dpkg-deb (subprocess): decompressing archive 'x.deb' (size=10) member 'data.tar': lzma error: unexpected end of input",
+        ),
+        ("package-damaged", "Error: Some packages from local repository have incorrect checksum"),
+        (
+            "packages-unreachable",
+            "Error: Failed to download metadata for repo 'x': Cannot download repomd.xml: All mirrors were tried",
         ),
         ("run-file-damaged!", "sha256sum: WARNING: 1 computed checksum did NOT match"),
         ("driver-not-available!", "E: Unable to locate package nvidia-kernel-dkms"),
