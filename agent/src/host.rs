@@ -9,6 +9,7 @@ pub mod files;
 pub mod gpus;
 pub mod kernel;
 pub mod kernel_log;
+pub mod minting;
 pub mod network;
 pub mod programs;
 pub mod runtime;

@@ -4,6 +4,7 @@ mod node;
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
+use std::path::Path;
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -98,24 +99,7 @@ impl ApiServer {
         self.client
             .get_or_try_init(|| async {
                 let path = self.kubeconfig().unwrap_or(KUBELET_KUBECONFIG);
-                let broken = |why: String| ClusterError::NoCredential(format!("{path}: {why}"));
-                let text = self.files.text(path.as_ref()).map_err(|error| broken(format!("{error:#}")))?;
-                let text = text.ok_or_else(|| broken("there is no such file".to_owned()))?;
-                let kubeconfig = kube::config::Kubeconfig::from_yaml(&text).map_err(|error| broken(error.to_string()))?;
-                // EKS has one. A look starts no program of someone else's.
-                let asks_program =
-                    |user: &kube::config::NamedAuthInfo| user.auth_info.as_ref().is_some_and(|user| user.exec.is_some());
-                if kubeconfig.auth_infos.iter().any(asks_program) {
-                    return Err(broken("its credential comes from another program (exec)".to_owned()));
-                }
-                let mut config = kube::Config::from_custom_kubeconfig(kubeconfig, &Default::default())
-                    .await
-                    .map_err(|error| broken(error.to_string()))?;
-                // Never through a proxy of the shell that happened to start this.
-                config.proxy_url = None;
-                config.connect_timeout = Some(LIMIT);
-                config.read_timeout = Some(LIMIT);
-                kube::Client::try_from(config).map_err(|error| broken(error.to_string()))
+                client_of(&self.files, path.as_ref()).await
             })
             .await
     }
@@ -142,6 +126,26 @@ impl ApiServer {
             None => Err(ClusterError::Refused(404, format!("node {name:?} not found"))),
         }
     }
+}
+
+/// A client with the address and the certificate that a kubeconfig names.
+pub(super) async fn client_of(files: &Files, path: &Path) -> Result<kube::Client, ClusterError> {
+    let broken = |why: String| ClusterError::NoCredential(format!("{}: {why}", path.display()));
+    let text = files.text(path).map_err(|error| broken(format!("{error:#}")))?;
+    let text = text.ok_or_else(|| broken("there is no such file".to_owned()))?;
+    let kubeconfig = kube::config::Kubeconfig::from_yaml(&text).map_err(|error| broken(error.to_string()))?;
+    // EKS has one. A look starts no program of someone else's.
+    let asks_program = |user: &kube::config::NamedAuthInfo| user.auth_info.as_ref().is_some_and(|user| user.exec.is_some());
+    if kubeconfig.auth_infos.iter().any(asks_program) {
+        return Err(broken("its credential comes from another program (exec)".to_owned()));
+    }
+    let mut config =
+        kube::Config::from_custom_kubeconfig(kubeconfig, &Default::default()).await.map_err(|error| broken(error.to_string()))?;
+    // Never through a proxy of the shell that happened to start this.
+    config.proxy_url = None;
+    config.connect_timeout = Some(LIMIT);
+    config.read_timeout = Some(LIMIT);
+    kube::Client::try_from(config).map_err(|error| broken(error.to_string()))
 }
 
 #[async_trait(?Send)]

@@ -2,6 +2,7 @@
 
 mod bootstrap_token;
 mod cluster_info;
+mod credential;
 mod discovery;
 #[cfg(test)]
 pub(crate) mod fixtures;
@@ -26,6 +27,8 @@ use crate::host::programs::Question;
 use crate::look::{Look, is_blank};
 use crate::show::utc;
 use crate::step::{Change, Finding, Stage, Status, Step, UnitVerb, Watched};
+pub(crate) use cluster_info::authorities;
+use credential::Opened;
 pub use joined::CERTIFICATE;
 use joined::{KUBELET_CONFIG, Membership};
 pub use name::joined_onto;
@@ -59,9 +62,9 @@ impl Step for Join {
         ]
     }
 
-    /// All endpoints are asked at once; one that misbehaves at every stage takes this long.
+    /// All endpoints are asked at once; one that misbehaves at every stage takes a minute. A second token is tried only where one answered.
     fn limit(&self) -> Duration {
-        Duration::from_secs(60)
+        Duration::from_secs(120)
     }
 
     async fn check(&self, look: Look<'_>) -> Result<Status> {
@@ -103,6 +106,10 @@ async fn member(look: Look<'_>, until: SystemTime) -> Result<Status> {
         changes.push(Change::Sync);
         changes.push(Change::Remove { path: kubeadm::DISCOVERY_FILE.into(), secret: true });
     }
+    if credential::left(look)? {
+        why.push("an answer with a bootstrap token is left in a file");
+        changes.extend(credential::remains(look)?);
+    }
     if unit.file == "disabled" {
         why.push("the kubelet would not start at the next boot");
         changes.push(Change::Unit(UnitVerb::Enable, KUBELET.to_owned()));
@@ -135,16 +142,16 @@ fn no_control_plane(why: &str) -> Finding {
 
 /// Not joined: find an API server that proves itself, and let kubeadm do the rest.
 async fn stranger(look: Look<'_>, mut why: String, bad_certificate: bool) -> Result<Status> {
-    let target = match target::of(look)? {
-        Ok(target) => target,
+    if let Some(finding) = target::incomplete(look) {
+        return Ok(Status::Broken(finding));
+    }
+    // Nobody is asked for a token that a wrong name would waste.
+    if let Err(finding) = crate::identity::of(look)? {
+        return Ok(Status::Broken(finding));
+    }
+    let Opened { target, cluster, warnings } = match credential::that_opens(look).await? {
+        Ok(opened) => opened,
         Err(status) => return Ok(status),
-    };
-    let cluster = match discovery::discover(look, &target).await {
-        Ok(cluster) => cluster,
-        Err(observations) => {
-            let renamed = name::change_to_another(look, &target, &observations)?;
-            return Ok(renamed.unwrap_or_else(|| verdict::status(&observations, &target)));
-        }
     };
     // An earlier join may have failed for a reason that somebody has repaired since: say it, and try again.
     let kubelet = look.unit(KUBELET).await?.unwrap_or_default();
@@ -154,13 +161,14 @@ async fn stranger(look: Look<'_>, mut why: String, bad_certificate: bool) -> Res
         why = format!("{why}; {finding}; {}", finding.remedy);
     }
     why = format!("{why}; {} accepts its token", cluster.endpoint);
-    for warning in &cluster.warnings {
+    for warning in warnings.iter().chain(&cluster.warnings) {
         why = format!("{why}; warning: {warning}");
     }
     if target.skip_pins {
         why.push_str(target::UNVERIFIED);
     }
     let mut changes = kubeadm::changes(look, &target, &cluster, bad_certificate)?;
+    changes.extend(credential::remains(look)?);
     changes.splice(0..0, name::remember(look, cluster.existing.as_ref())?);
     // kubeadm starts it when it is configured. One that fails until then would be taken for a failing join.
     if kubelet.is_running() || kubelet.cannot_start() {
