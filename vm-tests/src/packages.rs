@@ -37,6 +37,17 @@ const PACKET_FILTERS: &[(&str, &str)] = &[
 /// What makes and signs a package archive.
 const ARCHIVES: &[(&str, &str)] = &[("gpg", "gpg"), ("gpgconf", "gpgconf"), ("dpkg-scanpackages", "dpkg-dev")];
 
+/// OpenSSH, with everything that a thief would try.
+const SSH: &[(&str, &str)] = &[
+    ("sshd", "openssh-server"),
+    ("ssh", "openssh-client"),
+    ("ssh-keygen", "openssh-client"),
+    ("scp", "openssh-client"),
+    ("sftp", "openssh-client"),
+    ("openssl", "openssl"),
+    ("setpriv", "util-linux"),
+];
+
 /// QEMU's programs and their packages.
 const QEMU: &[(&str, &str)] = &[("qemu-system-x86_64", "qemu-system-x86"), ("qemu-img", "qemu-utils")];
 
@@ -73,6 +84,11 @@ impl Packages {
     /// Looks only for what tests with a package archive of their own need.
     pub fn of_archives() -> Self {
         Self { missing: missing_of(ARCHIVES), qemu: Vec::new() }
+    }
+
+    /// Looks only for what tests with OpenSSH and a web server need.
+    pub fn of_ssh() -> Self {
+        Self { missing: missing_of(SSH), qemu: Vec::new() }
     }
 
     /// The packages that are missing or too old.
