@@ -97,7 +97,7 @@ fn asking(cluster: &Cluster, sshd: &Sshd) -> Result<Stranger> {
         .set("cluster.ssh.host-keys", &sshd.host_key()?))
 }
 
-fn why(joined: &Joined) -> &str {
+fn reason(joined: &Joined) -> &str {
     &joined.record.finding.as_ref().unwrap().why
 }
 
@@ -196,7 +196,7 @@ fn a_host_that_is_not_the_known_one_gets_nothing_and_gives_nothing() -> Result<(
     assert!(unknown(&known)?.up().opened);
     let joined = unknown(&known)?.up();
     assert_eq!((joined.code(), joined.record.verdict), ("ssh-not-now", Verdict::Waiting));
-    assert!(why(&joined).contains("1 tokens were made within a minute: try again in"), "{}", why(&joined));
+    assert!(reason(&joined).contains("1 tokens were made within a minute: try again in"), "{}", reason(&joined));
     assert_eq!(minted(&cluster)?.len(), 1);
     Ok(())
 }
