@@ -2,8 +2,11 @@
 
 use std::ffi::OsString;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand};
+
+use crate::config::Period;
 
 /// Turns a fresh machine with GPUs into a healthy Kubernetes node, and says exactly what is wrong when it can't.
 #[derive(Debug, Parser)]
@@ -85,12 +88,46 @@ pub enum Verb {
         #[arg(value_name = "LINE")]
         lines: Vec<OsString>,
     },
+    /// Bootstrap tokens, on a control plane node
+    Token {
+        /// What about them.
+        #[command(subcommand)]
+        about: AboutTokens,
+    },
     /// The configuration
     Config {
         /// What about it.
         #[command(subcommand)]
         about: About,
     },
+}
+
+/// What about tokens.
+#[derive(Debug, Subcommand)]
+pub enum AboutTokens {
+    /// Make one token and print the join command that has it: the forced command of a key in authorized_keys
+    ///
+    /// restrict,command="/usr/bin/gpuk-agent token serve-ssh" ssh-ed25519 AAAA...
+    ///
+    /// Whoever holds that key gets a token and nothing else; docs/join-credentials.md has the whole setup.
+    ServeSsh(ServeSsh),
+}
+
+/// How tokens are made.
+#[derive(Args, Debug)]
+pub struct ServeSsh {
+    /// How long a token lives, from 1m to 1h
+    #[arg(long, value_name = "TIME", default_value = "10m", value_parser = time_to_live)]
+    pub ttl: Duration,
+    /// How many are made in any minute
+    #[arg(long, value_name = "N", default_value = "30", value_parser = clap::value_parser!(u32).range(1..=1000))]
+    pub per_minute: u32,
+    /// Whose credential makes them
+    #[arg(long, value_name = "FILE", default_value = "/etc/kubernetes/admin.conf")]
+    pub kubeconfig: PathBuf,
+    /// Where is kept when tokens were made
+    #[arg(long, value_name = "DIR", default_value = "/run/gpuk-agent/tokens")]
+    pub state: PathBuf,
 }
 
 /// What about the configuration.
@@ -148,6 +185,12 @@ impl From<Exit> for std::process::ExitCode {
     fn from(exit: Exit) -> Self {
         Self::from(exit as u8)
     }
+}
+
+fn time_to_live(text: &str) -> Result<Duration, String> {
+    let Period(time) = text.parse()?;
+    let right = Duration::from_secs(60)..=Duration::from_secs(3600);
+    if right.contains(&time) { Ok(time) } else { Err("right would be a time from 1m to 1h".to_owned()) }
 }
 
 fn pair(text: &str) -> Result<(String, String), String> {

@@ -8,6 +8,7 @@ mod bootstrap_token;
 mod checks;
 pub mod driver;
 mod error;
+mod join_credential;
 mod labels;
 mod layer;
 mod merge;
@@ -24,6 +25,7 @@ mod sections;
 mod service_url;
 #[cfg(test)]
 mod tests;
+mod token_sources;
 mod toml_text;
 pub mod toolkit;
 pub mod user_data;
@@ -31,9 +33,10 @@ mod values;
 pub(crate) mod yaml_text;
 mod yaml_tree;
 
-pub use bootstrap_token::token_parts;
+pub use bootstrap_token::{token_parts, without_tokens};
 pub use driver::{Branch, Driver, Flavour, KernelModules, Repository};
 pub use error::{ConfigError, ConfigErrors};
+pub use join_credential::JoinCredential;
 pub use labels::{Effect, Taint, label_value};
 pub use merge::Setting;
 pub use mig_layout::MigLayout;
@@ -46,6 +49,7 @@ pub use sections::{
     Cloud, Cluster, ClusterKind, Config, Containerd, Enabled, Gpu, Missing, NameTaken, Node, Redirects, Report, Role, Runtime,
 };
 pub use service_url::ServiceUrl;
+pub use token_sources::{HostKey, Ssh, SshHost, TokenUrl};
 pub use toolkit::{Toolkit, ToolkitMode};
 pub use values::{Endpoint, Period, Pin, is_dns_label};
 pub(crate) use yaml_text::parse as parse_yaml;

@@ -10,6 +10,7 @@ pub mod gpus;
 pub mod kernel;
 pub mod kernel_log;
 pub mod ledger;
+pub mod minting;
 pub mod network;
 pub mod programs;
 pub mod runtime;

@@ -174,6 +174,8 @@ pub enum Change {
     },
     /// Run a program to its end.
     Run(Command),
+    /// Run a program apart from the agent's environment, and keep what it says, be it a secret or a complaint.
+    Ask(Asking),
     /// Ask systemd to do something with a unit, and wait for the end of its job.
     Unit(UnitVerb, String),
     /// Set the kernel's host name (not `/etc/hostname`, which is a `Write`).
@@ -234,6 +236,7 @@ impl Change {
         match self {
             Self::Write { .. } | Self::Remove { .. } | Self::Sync => false,
             Self::Run(command) => command.needs_running_system,
+            Self::Ask(asking) => asking.command.needs_running_system,
             Self::Unit(..)
             | Self::Hostname(_)
             | Self::Sysctl { .. }
@@ -253,6 +256,7 @@ impl std::fmt::Display for Change {
             Self::Write { path, .. } => write!(formatter, "write {}", path.display()),
             Self::Remove { path, .. } => write!(formatter, "remove {}", path.display()),
             Self::Run(command) => write!(formatter, "run {command}"),
+            Self::Ask(asking) => write!(formatter, "run {} and keep its answer in {}", asking.command, asking.keep.display()),
             Self::Unit(verb, unit) => write!(formatter, "{} {unit}", verb.word()),
             Self::Hostname(name) => write!(formatter, "set the host name to {name}"),
             Self::Sysctl { key, value } => write!(formatter, "set {key} = {value}"),
@@ -348,6 +352,17 @@ impl std::fmt::Display for Command {
     fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         formatter.write_str(&self.argv.join(" "))
     }
+}
+
+/// A program whose answer the next look judges: that it fails is an answer as well.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Asking {
+    /// The program.
+    pub command: Command,
+    /// The file for [`crate::host::programs::Said`] (mode 0600).
+    pub keep: PathBuf,
+    /// Which time it is, from 1: to ask again is another change than to have asked.
+    pub attempt: u32,
 }
 
 /// What systemd can be asked to do with a unit.

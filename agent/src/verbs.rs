@@ -13,9 +13,10 @@ mod survey;
 #[cfg(test)]
 mod tests;
 mod timeline;
+mod token;
 mod up;
 
-use crate::cli::{About, Cli, Exit, Verb};
+use crate::cli::{About, AboutTokens, Cli, Exit, Verb};
 use crate::session::{Session, Trouble};
 use crate::show;
 
@@ -43,6 +44,7 @@ async fn dispatch(cli: &Cli, environment: Vec<(String, String)>) -> Exit {
         Verb::Config { about: About::Check { file } } => config::check(file, common.json),
         Verb::Explain { lines } => explain::explain(lines, common.json),
         Verb::Run => run::run(common, environment).await,
+        Verb::Token { about: AboutTokens::ServeSsh(options) } => token::serve_ssh(common, options).await,
         Verb::Status => status::status(common),
         Verb::Timeline => timeline::timeline(common),
         Verb::Doctor { gpu, deep } => match Session::open(common, environment, &show::complain).await {

@@ -47,6 +47,17 @@ const REPOSITORIES: &[(&str, &str)] = &[
     ("/usr/lib/python3/dist-packages/dnf-plugins/versionlock.py", "dnf-plugins-core"),
 ];
 
+/// OpenSSH, with everything that a thief would try.
+const SSH: &[(&str, &str)] = &[
+    ("sshd", "openssh-server"),
+    ("ssh", "openssh-client"),
+    ("ssh-keygen", "openssh-client"),
+    ("scp", "openssh-client"),
+    ("sftp", "openssh-client"),
+    ("openssl", "openssl"),
+    ("setpriv", "util-linux"),
+];
+
 /// QEMU's programs and their packages.
 const QEMU: &[(&str, &str)] = &[("qemu-system-x86_64", "qemu-system-x86"), ("qemu-img", "qemu-utils")];
 
@@ -88,6 +99,11 @@ impl Packages {
     /// Looks only for what tests with a repository for dnf need.
     pub fn of_repositories() -> Self {
         Self { missing: missing_of(REPOSITORIES), qemu: Vec::new() }
+    }
+
+    /// Looks only for what tests with OpenSSH and a web server need.
+    pub fn of_ssh() -> Self {
+        Self { missing: missing_of(SSH), qemu: Vec::new() }
     }
 
     /// The packages that are missing or too old.

@@ -38,6 +38,12 @@ pub(super) fn contains_token(text: &str) -> bool {
     })
 }
 
+/// The text with something else in the place of every word that has a token in it.
+pub fn without_tokens(text: &str) -> String {
+    let word = |word: &str| if contains_token(word) { super::secret::REDACTED.to_owned() } else { word.to_owned() };
+    text.split(' ').map(word).collect::<Vec<_>>().join(" ")
+}
+
 fn is_token_letter(byte: u8) -> bool {
     byte.is_ascii_lowercase() || byte.is_ascii_digit()
 }
@@ -62,6 +68,7 @@ mod tests {
             assert_eq!(token_parts(wrong), None, "{wrong}");
             assert!(bootstrap_token(wrong).is_err(), "{wrong}");
         }
+        assert_eq!(without_tokens("a --token=abcdef.0123456789abcdef b"), "a (secret) b");
         assert!(contains_token("abcdef.0123456789abcdef.x") && !contains_token("abcdef.0123456789abcdefg"));
     }
 }

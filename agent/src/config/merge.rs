@@ -14,7 +14,7 @@ use super::redirect::{self, Redirect};
 use super::schema::{KEYS, Key, Kind, SECTIONS};
 use super::secret::REDACTED;
 use super::sections::Config;
-use super::{driver, mig_layout, toolkit};
+use super::{driver, mig_layout, token_sources, toolkit};
 
 /// One value in effect, for showing.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -27,9 +27,7 @@ pub struct Setting {
     pub origin: Place,
 }
 
-/// Two ways to say one thing.
-const TOKEN: &str = "cluster.token";
-const TOKEN_FILE: &str = "cluster.token-file";
+const TOKEN_COMMAND: &str = "cluster.token-command";
 
 /// Together they say what is redirected.
 const REDIRECTS: &str = "redirects.rules";
@@ -68,16 +66,8 @@ impl Merged {
         Self(KEYS.iter().map(slot).collect())
     }
 
-    /// Lays the statements of a layer over what was said before. A later token takes the place of an earlier one however each is given.
+    /// Lays the statements of a layer over what was said before.
     pub fn lay_over(&mut self, statements: Vec<Statement>) {
-        let says = |path: &str| statements.iter().any(|statement| statement.key.path() == path);
-        for (given, other) in [(TOKEN, TOKEN_FILE), (TOKEN_FILE, TOKEN)] {
-            if says(given)
-                && let Some((slot, _)) = self.0.iter_mut().zip(KEYS).find(|(_, row)| row.path() == other)
-            {
-                *slot = Slot::Whole(Json::Null, Place::of(Origin::Default));
-            }
-        }
         for Statement { key, said } in statements {
             if let Some((slot, _)) = self.0.iter_mut().zip(KEYS).find(|(_, row)| row.path() == key.path()) {
                 let before = std::mem::replace(slot, Slot::Entries(BTreeMap::new()));
@@ -92,7 +82,7 @@ impl Merged {
         let taints = taints.filter_map(|(key, slot)| twice_in_one_place(key, slot));
         let mut drivers = driver::contradictions(&|path| self.said(path));
         drivers.extend(toolkit::contradictions(&|path| self.said(path)));
-        self.two_tokens()
+        self.token_sources()
             .into_iter()
             .chain(taints)
             .chain(self.redirects_that_meet())
@@ -129,17 +119,14 @@ impl Merged {
         Some(ConfigError::new(place, format!("{message}{beside}")).about(REDIRECTS).hint("keep one of them"))
     }
 
-    fn two_tokens(&self) -> Option<ConfigError> {
-        let place_of = |path: &str| {
-            let named = self.rows().find(|(key, _)| key.path() == path);
-            named.and_then(|(_, slot)| match slot {
-                Slot::Whole(value, place) if !value.is_null() => Some(place),
-                _ => None,
-            })
-        };
-        let (token, file) = (place_of(TOKEN)?, place_of(TOKEN_FILE)?);
-        let message = format!("this is given at {file}, and {TOKEN} at {token}");
-        Some(ConfigError::new(file, message).about(TOKEN_FILE).hint("keep one of them"))
+    fn token_sources(&self) -> Vec<ConfigError> {
+        let command = self.rows().find(|(key, _)| key.path() == TOKEN_COMMAND).and_then(|(_, slot)| match slot {
+            Slot::Whole(Json::Array(words), place) => {
+                token_sources::relative_program(&words.iter().filter_map(Json::as_str).collect::<Vec<_>>(), place)
+            }
+            _ => None,
+        });
+        token_sources::contradictions(&|path| self.said(path)).into_iter().chain(command).collect()
     }
 
     /// The typed values.

@@ -2,15 +2,16 @@
 //!
 //! To add a key, add a row to [`KEYS`] and a field of the same name to its section in `sections.rs`.
 
-use super::bootstrap_token::bootstrap_token;
 use super::checks::{Check, absolute_path, cluster_name, image, kubelet_argument, node_address, sha256, some_time, typed};
 use super::driver::{Branch, Repository};
+use super::join_credential::join_credential;
 use super::labels::{Taint, check_label};
 use super::mig_layout::MigLayout;
 use super::node_name::NameTemplate;
 use super::provider_id::ProviderId;
 use super::redirect::{FIELDS, Mark, Redirect};
 use super::service_url::ServiceUrl;
+use super::token_sources::{HostKey, SshHost, TokenUrl, program_word, user_name};
 use super::values::{Endpoint, Period, Pin};
 
 /// What a key takes. The text beside a check says what would be right, for error messages and documentation.
@@ -89,8 +90,12 @@ pub const VARIABLE_PREFIX: &str = "GPUK_";
 pub const RESERVED_VARIABLES: [&str; 2] = ["GPUK_CACHE", "GPUK_VM_*"];
 
 /// The sections, in the order in which they are shown.
-pub static SECTIONS: [Section; 9] = [
+pub static SECTIONS: [Section; 10] = [
     Section { name: "cluster", documentation: "The cluster to join, and how to trust it." },
+    Section {
+        name: "cluster.ssh",
+        documentation: "Control plane nodes that make a bootstrap token when asked; docs/join-credentials.md.",
+    },
     Section { name: "node", documentation: "What this machine is in the cluster." },
     Section { name: "cloud", documentation: "Where the machine learns who it is." },
     Section { name: "gpu", documentation: "Whether the machine's GPUs are looked after." },
@@ -124,15 +129,30 @@ pub static KEYS: &[Key] = &[
         ..key("cluster", "endpoints", "[\"https://api.example.com:6443\"]")
     },
     Key {
-        kind: Kind::Text("six characters, a dot, sixteen characters of a-z 0-9", bootstrap_token),
+        kind: Kind::Text("six characters, a dot, sixteen characters of a-z 0-9", join_credential),
         secret: true,
-        documentation: "Bootstrap token that lets the node ask for its certificate.",
+        documentation: "Bootstrap token that lets the node ask for its certificate, tried last; or the whole kubeadm join command.",
         ..key("cluster", "token", "\"abcdef.0123456789abcdef\"")
     },
     Key {
         kind: Kind::Text("a path from the root", absolute_path),
-        documentation: "File that holds the bootstrap token, read when the node joins.",
+        documentation: "File that holds one, read when the node joins, before token-url.",
         ..key("cluster", "token-file", "\"/run/secrets/bootstrap-token\"")
+    },
+    Key {
+        kind: Kind::Text("https://HOST[:PORT]/PATH without user and query", typed::<TokenUrl>),
+        documentation: "Address that answers with one, before token-command.",
+        ..key("cluster", "token-url", "\"https://secrets.example.com/join/token\"")
+    },
+    Key {
+        kind: Kind::Text("a path from the root", absolute_path),
+        documentation: "File of the CA certificate under which that address is believed.",
+        ..key("cluster", "token-url-ca-file", "\"/etc/gpuk/secrets-ca.crt\"")
+    },
+    Key {
+        kind: Kind::List("words, the first one a path from the root, none of them a secret", program_word),
+        documentation: "Program that prints one, and its arguments; it gets 30 seconds and no environment.",
+        ..key("cluster", "token-command", "[\"/usr/local/bin/join-token\", \"--pool=gpu\"]")
     },
     Key {
         kind: Kind::List("pins, each \"sha256:\" and 64 hexadecimal digits", typed::<Pin>),
@@ -150,6 +170,38 @@ pub static KEYS: &[Key] = &[
         default: Some("10m"),
         documentation: "How long up goes on while nothing gets better.",
         ..key("cluster", "patience", "\"10m\"")
+    },
+    Key {
+        kind: Kind::List("hosts, each HOST[:PORT], an IPv6 address in brackets", typed::<SshHost>),
+        documentation: "Control plane nodes that are asked for a token one after the other, before everything else.",
+        ..key("cluster.ssh", "hosts", "[\"10.0.0.10\", \"10.0.0.11\"]")
+    },
+    Key {
+        kind: Kind::Text("a user's name", user_name),
+        default: Some("gpuk-join"),
+        documentation: "Whom the key logs in as.",
+        ..key("cluster.ssh", "user", "\"gpuk-join\"")
+    },
+    Key {
+        kind: Kind::Text("a path from the root", absolute_path),
+        default: Some("/etc/gpuk/join-key"),
+        documentation: "File of the private key, which nobody but root may read.",
+        ..key("cluster.ssh", "identity-file", "\"/etc/gpuk/join-key\"")
+    },
+    Key {
+        kind: Kind::Text("a path from the root", absolute_path),
+        default: Some("/etc/ssh/ssh_known_hosts"),
+        documentation: "File of the hosts' public keys, as sshd(8) describes it; it may hold @cert-authority lines.",
+        ..key("cluster.ssh", "known-hosts-file", "\"/etc/ssh/ssh_known_hosts\"")
+    },
+    Key {
+        kind: Kind::List("public keys, each an algorithm and a key", typed::<HostKey>),
+        documentation: "The hosts' public keys in place of that file; each counts for all hosts.",
+        ..key(
+            "cluster.ssh",
+            "host-keys",
+            "[\"ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIJ3ks8yLN4XGRMf6QzvfPgg5gYcxKVlNKVNjMcRUvK2x\"]",
+        )
     },
     Key {
         kind: Kind::Text(NAME_TEMPLATE, typed::<NameTemplate>),

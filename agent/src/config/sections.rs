@@ -15,6 +15,7 @@ use super::redirect::{self, Mark, Redirect};
 use super::schema;
 use super::secret::Secret;
 use super::service_url::ServiceUrl;
+use super::token_sources::{Ssh, TokenUrl};
 use super::toolkit::Toolkit;
 use super::values::{Endpoint, Period, Pin};
 
@@ -48,10 +49,18 @@ pub struct Cluster {
     pub name: Option<String>,
     /// API servers, asked all at once.
     pub endpoints: Vec<Endpoint>,
-    /// Bootstrap token.
+    /// Bootstrap token, or the join command that has it.
     pub token: Option<Secret>,
-    /// File that holds the bootstrap token. Never given together with `token`.
+    /// File that holds one.
     pub token_file: Option<PathBuf>,
+    /// Address of one.
+    pub token_url: Option<TokenUrl>,
+    /// The CA under which that address is believed. Always given together with `token_url`.
+    pub token_url_ca_file: Option<PathBuf>,
+    /// Program that prints one, and its arguments; empty for none.
+    pub token_command: Vec<String>,
+    /// Control plane nodes that make one when asked.
+    pub ssh: Ssh,
     /// Pins of the CA.
     pub ca_cert_hashes: Vec<Pin>,
     /// Joins without a pin.
@@ -261,11 +270,17 @@ impl Config {
         if !self.wants_join() {
             return Vec::new();
         }
-        let is_trusted = !cluster.ca_cert_hashes.is_empty() || cluster.unsafe_skip_ca_verification;
-        let has_token = cluster.token.is_some() || cluster.token_file.is_some();
+        let asks_control_plane = !cluster.ssh.hosts.is_empty();
+        // What answers with a known host key may say the pin, too.
+        let is_trusted = !cluster.ca_cert_hashes.is_empty() || cluster.unsafe_skip_ca_verification || asks_control_plane;
+        let has_token = cluster.token.is_some()
+            || cluster.token_file.is_some()
+            || cluster.token_url.is_some()
+            || !cluster.token_command.is_empty()
+            || asks_control_plane;
         [
             (!cluster.endpoints.is_empty(), "cluster.endpoints", ""),
-            (has_token, "cluster.token", ", or the path of a file that holds it as cluster.token-file"),
+            (has_token, "cluster.token", ", or where it comes from as cluster.ssh.hosts, token-file, token-url or token-command"),
             (is_trusted, "cluster.ca-cert-hashes", ""),
         ]
         .into_iter()

@@ -8,7 +8,7 @@ use gpuk_nvml::{Division, Refusal};
 
 use super::Host;
 use super::ledger::Ledger;
-use super::programs::{Output, Question};
+use super::programs::{Output, Question, Said};
 use crate::digest::sha256;
 use crate::step::{Change, Command, Contents};
 
@@ -96,6 +96,12 @@ impl Host {
                 self.files.remove(path)?;
             }
             Change::Run(command) => self.run(command).await?,
+            Change::Ask(asking) => {
+                let began = self.clock.now();
+                let end = self.programs.run_apart(&asking.command.argv, asking.command.limit).await;
+                let said = Said::new(&asking.command.argv, asking.attempt, began, end);
+                self.files.write(&asking.keep, &said.to_file()?, 0o600)?;
+            }
             Change::Unit(verb, unit) => self.units.act(*verb, unit, UNIT_LIMIT).await?,
             Change::Hostname(name) => self.kernel.set_hostname(name)?,
             Change::Sysctl { key, value } => self.files.poke(&sysctl_path(key), value)?,

@@ -5,6 +5,7 @@ mod node;
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
+use std::path::Path;
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -95,25 +96,6 @@ struct Credential {
     certificate: Option<Vec<u8>>,
 }
 
-impl Credential {
-    async fn client(&self) -> Result<kube::Client, ClusterError> {
-        let broken = |why: String| ClusterError::NoCredential(format!("{}: {why}", self.path));
-        let kubeconfig = kube::config::Kubeconfig::from_yaml(&self.kubeconfig).map_err(|error| broken(error.to_string()))?;
-        // EKS has one. A look starts no program of someone else's.
-        let asks_program = |user: &kube::config::NamedAuthInfo| user.auth_info.as_ref().is_some_and(|user| user.exec.is_some());
-        if kubeconfig.auth_infos.iter().any(asks_program) {
-            return Err(broken("its credential comes from another program (exec)".to_owned()));
-        }
-        let config = kube::Config::from_custom_kubeconfig(kubeconfig, &Default::default()).await;
-        let mut config = config.map_err(|error| broken(error.to_string()))?;
-        // Never through a proxy of the shell that happened to start this.
-        config.proxy_url = None;
-        config.connect_timeout = Some(LIMIT);
-        config.read_timeout = Some(LIMIT);
-        kube::Client::try_from(config).map_err(|error| broken(error.to_string()))
-    }
-}
-
 /// Who reports, as the API server is told.
 const AGENT: &str = "gpuk-agent";
 
@@ -146,7 +128,7 @@ impl ApiServer {
         {
             return Ok(client.clone());
         }
-        let client = credential.client().await?;
+        let client = client_from(credential.path.as_ref(), &credential.kubeconfig).await?;
         *kept = Some((credential, client.clone()));
         Ok(client)
     }
@@ -173,6 +155,31 @@ impl ApiServer {
             None => Err(ClusterError::Refused(404, format!("node {name:?} not found"))),
         }
     }
+}
+
+/// A client with the address and the certificate that a kubeconfig names.
+pub(super) async fn client_of(files: &Files, path: &Path) -> Result<kube::Client, ClusterError> {
+    let broken = |why: String| ClusterError::NoCredential(format!("{}: {why}", path.display()));
+    let text = files.text(path).map_err(|error| broken(format!("{error:#}")))?;
+    let text = text.ok_or_else(|| broken("there is no such file".to_owned()))?;
+    client_from(path, &text).await
+}
+
+async fn client_from(path: &Path, kubeconfig: &str) -> Result<kube::Client, ClusterError> {
+    let broken = |why: String| ClusterError::NoCredential(format!("{}: {why}", path.display()));
+    let kubeconfig = kube::config::Kubeconfig::from_yaml(kubeconfig).map_err(|error| broken(error.to_string()))?;
+    // EKS has one. A look starts no program of someone else's.
+    let asks_program = |user: &kube::config::NamedAuthInfo| user.auth_info.as_ref().is_some_and(|user| user.exec.is_some());
+    if kubeconfig.auth_infos.iter().any(asks_program) {
+        return Err(broken("its credential comes from another program (exec)".to_owned()));
+    }
+    let mut config =
+        kube::Config::from_custom_kubeconfig(kubeconfig, &Default::default()).await.map_err(|error| broken(error.to_string()))?;
+    // Never through a proxy of the shell that happened to start this.
+    config.proxy_url = None;
+    config.connect_timeout = Some(LIMIT);
+    config.read_timeout = Some(LIMIT);
+    kube::Client::try_from(config).map_err(|error| broken(error.to_string()))
 }
 
 #[async_trait(?Send)]

@@ -1,5 +1,7 @@
 //! Programs are asked or run as an argument vector with a time limit, never through a shell.
 
+mod said;
+
 use std::cell::RefCell;
 use std::collections::VecDeque;
 use std::path::PathBuf;
@@ -11,6 +13,7 @@ use async_trait::async_trait;
 use tokio::io::AsyncReadExt;
 
 use super::files::Files;
+pub use said::{End, Said};
 
 /// The whole list of programs that a look may start, with the only arguments it may give them. All of them only read.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -91,7 +94,14 @@ pub trait Programs {
 
     /// Runs a program to its end, or kills it (and its process group) at the limit. Dropping the future kills it too.
     async fn run(&self, argv: &[String], limit: Duration) -> Result<Output>;
+
+    /// The same for a program that is no part of the system: of the agent's environment, in which there may be secrets, it gets nothing.
+    async fn run_apart(&self, argv: &[String], limit: Duration) -> End;
 }
+
+/// The environment of a program that is run apart: that of a system unit (systemd.exec(5), "Environment Variables in Spawned Processes").
+const APART: [(&str, &str); 3] =
+    [("PATH", "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"), ("HOME", "/root"), ("LC_ALL", "C.UTF-8")];
 
 /// Programs of the machine, or of the image at the root (then in a chroot).
 pub struct RealPrograms {
@@ -112,35 +122,59 @@ impl Programs for RealPrograms {
     }
 
     async fn run(&self, argv: &[String], limit: Duration) -> Result<Output> {
+        let mut command = self.command(argv)?;
+        command.env("LC_ALL", "C.UTF-8").env_remove("NOTIFY_SOCKET");
+        match finish(command, limit).await {
+            Ok(Some(output)) => Ok(output),
+            Ok(None) => bail!("{} was killed: it had not ended after {} s", argv.join(" "), limit.as_secs()),
+            Err(error) => Err(error).with_context(|| format!("starting {}", argv.join(" "))),
+        }
+    }
+
+    async fn run_apart(&self, argv: &[String], limit: Duration) -> End {
+        let mut command = match self.command(argv) {
+            Ok(command) => command,
+            Err(error) => return End::NotStarted(format!("{error:#}")),
+        };
+        command.env_clear().envs(APART);
+        match finish(command, limit).await {
+            Ok(Some(output)) => output.into(),
+            Ok(None) => End::TooSlow,
+            Err(error) => End::NotStarted(error.to_string()),
+        }
+    }
+}
+
+impl RealPrograms {
+    fn command(&self, argv: &[String]) -> Result<tokio::process::Command> {
         let mut words: Vec<std::ffi::OsString> = Vec::new();
         if let Some(root) = &self.chroot {
             words.extend(["chroot".into(), root.into()]);
         }
         words.extend(argv.iter().map(Into::into));
         let Some((program, arguments)) = words.split_first() else { bail!("an empty command cannot be run") };
-        let mut child = tokio::process::Command::new(program)
-            .args(arguments)
-            .env("LC_ALL", "C.UTF-8")
-            .env_remove("NOTIFY_SOCKET")
-            .stdin(Stdio::null())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .process_group(0)
-            .spawn()
-            .with_context(|| format!("starting {}", argv.join(" ")))?;
-        let group = ProcessGroup(child.id());
-        let (mut stdout, mut stderr) = (child.stdout.take(), child.stderr.take());
-        let work = async {
-            let (out, err, status) = tokio::join!(tail_of(&mut stdout), tail_of(&mut stderr), child.wait());
-            status.map(|status| Output { code: status.code(), stdout: out, stderr: err })
-        };
-        match tokio::time::timeout(limit, work).await {
-            Ok(ended) => {
-                std::mem::forget(group);
-                ended.with_context(|| format!("waiting for {}", argv.join(" ")))
-            }
-            Err(_) => bail!("{} was killed: it had not ended after {} s", argv.join(" "), limit.as_secs()),
+        let mut command = tokio::process::Command::new(program);
+        command.args(arguments);
+        Ok(command)
+    }
+}
+
+/// Runs it to its end; `None` when it (and its process group) was killed at the limit.
+async fn finish(mut command: tokio::process::Command, limit: Duration) -> std::io::Result<Option<Output>> {
+    command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).process_group(0);
+    let mut child = command.spawn()?;
+    let group = ProcessGroup(child.id());
+    let (mut stdout, mut stderr) = (child.stdout.take(), child.stderr.take());
+    let work = async {
+        let (out, err, status) = tokio::join!(tail_of(&mut stdout), tail_of(&mut stderr), child.wait());
+        status.map(|status| Output { code: status.code(), stdout: out, stderr: err })
+    };
+    match tokio::time::timeout(limit, work).await {
+        Ok(ended) => {
+            std::mem::forget(group);
+            ended.map(Some)
         }
+        Err(_) => Ok(None),
     }
 }
 
@@ -197,5 +231,9 @@ impl Programs for ScriptedPrograms {
         let answer = self.answers.iter().find(|(prefix, _)| line.starts_with(prefix.as_str())).map(|(_, output)| output.clone());
         self.seen.borrow_mut().push(line.clone());
         answer.with_context(|| format!("the fake has no answer to {line}"))
+    }
+
+    async fn run_apart(&self, argv: &[String], limit: Duration) -> End {
+        self.run(argv, limit).await.map_or_else(|error| End::NotStarted(error.to_string()), End::from)
     }
 }

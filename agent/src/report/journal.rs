@@ -74,6 +74,15 @@ pub fn install() {
     };
 }
 
+/// Sends one line to journald and waits until it is there, or says it on standard error: for a verb that ends at once.
+pub fn note(message: &str) {
+    let line = Line { level: Level::INFO, message: message.to_owned(), fields: Vec::new() };
+    match JournalLog::new() {
+        Ok(journal) => send(&journal.with_syslog_identifier("gpuk-agent".to_owned()), &line),
+        Err(_) => crate::show::complain(message),
+    }
+}
+
 fn send(journal: &JournalLog, line: &Line) {
     // systemd-journal-logger writes log's Info as "notice" (5) and Debug as "informational" (6).
     let level = match line.level {

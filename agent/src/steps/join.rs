@@ -2,6 +2,7 @@
 
 mod bootstrap_token;
 mod cluster_info;
+mod credential;
 mod discovery;
 #[cfg(test)]
 pub(crate) mod fixtures;
@@ -28,6 +29,8 @@ use crate::host::programs::Question;
 use crate::look::{Look, is_blank};
 use crate::show::utc;
 use crate::step::{Change, Finding, Stage, Status, Step, UnitVerb, Watched};
+pub(crate) use cluster_info::authorities;
+use credential::Opened;
 pub use discovery::SKEW;
 pub use joined::{AUTHORITY, CERTIFICATE, server};
 use joined::{KUBELET_CONFIG, Membership};
@@ -64,9 +67,9 @@ impl Step for Join {
         ]
     }
 
-    /// All endpoints are asked at once; one that misbehaves at every stage takes this long.
+    /// All endpoints are asked at once; one that misbehaves at every stage takes a minute. A second token is tried only where one answered.
     fn limit(&self) -> Duration {
-        Duration::from_secs(60)
+        Duration::from_secs(120)
     }
 
     async fn check(&self, look: Look<'_>) -> Result<Status> {
@@ -121,6 +124,10 @@ async fn member(look: Look<'_>, until: SystemTime) -> Result<Status> {
         changes.push(Change::Sync);
         changes.extend(left);
     }
+    if credential::left(look)? {
+        why.push("an answer with a bootstrap token is left in a file");
+        changes.extend(credential::remains(look)?);
+    }
     if unit.file == "disabled" {
         why.push("the kubelet would not start at the next boot");
         changes.push(Change::Unit(UnitVerb::Enable, KUBELET.to_owned()));
@@ -153,16 +160,16 @@ fn no_control_plane(why: &str) -> Finding {
 
 /// Not joined: find an API server that proves itself, and let kubeadm do the rest.
 async fn stranger(look: Look<'_>, mut why: String, bad_certificate: bool) -> Result<Status> {
-    let target = match target::of(look, false)? {
-        Ok(target) => target,
+    if let Some(finding) = target::incomplete(look) {
+        return Ok(Status::Broken(finding));
+    }
+    // Nobody is asked for a token that a wrong name would waste.
+    if let Err(finding) = crate::identity::of(look)? {
+        return Ok(Status::Broken(finding));
+    }
+    let opened = match credential::that_opens(look, false).await? {
+        Ok(opened) => opened,
         Err(status) => return Ok(status),
-    };
-    let cluster = match discovery::discover(look, &target).await {
-        Ok(cluster) => cluster,
-        Err(observations) => {
-            let renamed = name::change_to_another(look, &target, &observations)?;
-            return Ok(renamed.unwrap_or_else(|| verdict::status(&observations, &target)));
-        }
     };
     // An earlier join may have failed for a reason that somebody has repaired since: say it, and try again.
     let kubelet = look.unit(KUBELET).await?.unwrap_or_default();
@@ -171,8 +178,10 @@ async fn stranger(look: Look<'_>, mut why: String, bad_certificate: bool) -> Res
         let finding = diagnosis(look).await;
         why = format!("{why}; {finding}; {}", finding.remedy);
     }
-    why = cluster.evidence(why, &target);
+    why = opened.evidence(why);
+    let Opened { target, cluster, .. } = opened;
     let mut changes = kubeadm::changes(look, &target, &cluster, bad_certificate)?;
+    changes.extend(credential::remains(look)?);
     changes.splice(0..0, name::remember(look, cluster.existing.as_ref())?);
     // kubeadm starts it when it is configured. One that fails until then would be taken for a failing join.
     if kubelet.is_running() || kubelet.cannot_start() {

@@ -94,15 +94,18 @@ fn what_a_join_needs() {
     assert_eq!(keys(""), ["cluster.endpoints", "cluster.token", "cluster.ca-cert-hashes"]);
     assert_eq!(
         missing("").into_iter().map(|missing| missing.remedy).nth(1),
-        Some("write token = \"abcdef.0123456789abcdef\" under [cluster], or set GPUK_CLUSTER_TOKEN, or the path of a file that holds it as cluster.token-file".to_owned())
+        Some("write token = \"abcdef.0123456789abcdef\" under [cluster], or set GPUK_CLUSTER_TOKEN, or where it comes from as cluster.ssh.hosts, token-file, token-url or token-command".to_owned())
     );
     assert_eq!(keys("[cluster]\nendpoints = [\"a\"]\ntoken-file = \"/t\"\nunsafe-skip-ca-verification = true"), [""; 0]);
+    assert_eq!(keys("[cluster]\nendpoints = [\"a\"]\nssh.hosts = [\"b\"]"), [""; 0], "a known host can say the pin");
+    assert_eq!(keys("[cluster]\nendpoints = [\"a\"]\ntoken-command = [\"/b\"]"), ["cluster.ca-cert-hashes"]);
     assert_eq!(keys("cluster.kind = \"none\""), [""; 0]);
     assert_eq!(keys("node.role = \"observed\""), [""; 0]);
 }
 
 /// Keys of one section that are only taken together.
-const PAIRS: [(&str, &str); 2] = [("repository", "repository-key"), ("run-file", "run-file-sha256")];
+const PAIRS: [(&str, &str); 3] =
+    [("repository", "repository-key"), ("run-file", "run-file-sha256"), ("token-url", "token-url-ca-file")];
 
 #[test]
 fn every_row_of_the_schema_holds() {

@@ -42,18 +42,18 @@ fn unknown_keys() {
         message(vec![toml("[cluster]\ntoken_file = \"/a\"\nlabels = {}\nx = 1\n[redirects]\nenabled = true\n")]),
         "/etc/gpuk/agent.toml:2:1: unknown key \"token_file\" in [cluster]; did you mean \"token-file\"?\n\
          /etc/gpuk/agent.toml:3:1: unknown key \"labels\" in [cluster]; it belongs under [node]\n\
-         /etc/gpuk/agent.toml:4:1: unknown key \"x\" in [cluster]; there are kind, name, endpoints, token, token-file, ca-cert-hashes, unsafe-skip-ca-verification, patience\n\
+         /etc/gpuk/agent.toml:4:1: unknown key \"x\" in [cluster]; there are kind, name, endpoints, token, token-file, token-url, token-url-ca-file, token-command, ca-cert-hashes, unsafe-skip-ca-verification, patience\n\
          /etc/gpuk/agent.toml:6:1: unknown key \"enabled\" in [redirects]; it belongs under [gpu]"
     );
     assert_eq!(
         message(vec![toml("token = \"a\"\n[clusters]\n[storage]\n")]),
         "/etc/gpuk/agent.toml:1:1: unknown key \"token\" at the top; it belongs under [cluster]\n\
          /etc/gpuk/agent.toml:2:2: unknown section \"clusters\" at the top; did you mean \"cluster\"?\n\
-         /etc/gpuk/agent.toml:3:2: unknown section \"storage\" at the top; there are [cluster], [node], [cloud], [gpu], [gpu.driver], [gpu.toolkit], [containerd], [redirects], [report]"
+         /etc/gpuk/agent.toml:3:2: unknown section \"storage\" at the top; there are [cluster], [cluster.ssh], [node], [cloud], [gpu], [gpu.driver], [gpu.toolkit], [containerd], [redirects], [report]"
     );
     assert_eq!(
         message(vec![toml("[cluster]\n\"abcdef.0123456789abcdee\" = 1\n")]),
-        "/etc/gpuk/agent.toml:2:1: unknown key a text of 23 characters that contains a bootstrap token in [cluster]; there are kind, name, endpoints, token, token-file, ca-cert-hashes, unsafe-skip-ca-verification, patience"
+        "/etc/gpuk/agent.toml:2:1: unknown key a text of 23 characters that contains a bootstrap token in [cluster]; there are kind, name, endpoints, token, token-file, token-url, token-url-ca-file, token-command, ca-cert-hashes, unsafe-skip-ca-verification, patience"
     );
 }
 
@@ -123,11 +123,18 @@ fn pins() {
 }
 
 #[test]
-fn token_and_token_file() {
+fn where_a_token_comes_from() {
+    let text = "[cluster]\ntoken-url = \"https://a/b\"\ntoken-command = [\"join-token\"]\nssh.hosts = [\"root@cp1\"]\n";
     assert_eq!(
-        message(vec![toml("[cluster]\ntoken-file = \"/run/token\"\ntoken = \"zbcdef.9876543210fedcba\"\n")]),
-        "/etc/gpuk/agent.toml:2:14: cluster.token-file: this is given at /etc/gpuk/agent.toml:2:14, and cluster.token at /etc/gpuk/agent.toml:3:9; keep one of them"
+        message(vec![toml(text)]),
+        "/etc/gpuk/agent.toml:4:14: cluster.ssh.hosts: \"root@cp1\" has a user in it, and that is cluster.ssh.user; right would be a list of hosts, each HOST[:PORT], an IPv6 address in brackets, e.g. [\"10.0.0.10\", \"10.0.0.11\"]\n\
+         /etc/gpuk/agent.toml:2:13: cluster.token-url: this is given without cluster.token-url-ca-file, and a server is only believed under a CA that is named; give the file of the CA's certificate, too\n\
+         /etc/gpuk/agent.toml:3:17: cluster.token-command: \"join-token\" is not an absolute path; begin the list with the program's path from the root"
     );
+    let secret = "[cluster]\ntoken-command = [\"/a\", \"zbcdef.9876543210fedcba\"]\ntoken = \"kubeadm join a --token zbcdef\"\n";
+    let shown = message(vec![toml(secret)]);
+    assert!(shown.contains("everybody can see") && shown.contains("whose --token"), "{shown}");
+    assert!(!shown.contains("zbcdef"), "{shown}");
 }
 
 #[test]
@@ -144,16 +151,6 @@ fn taints_in_one_place() {
     // A later layer takes the place of an earlier one, and one list may say again what another does.
     let earlier = toml("[node]\ntaints = [\"a=1:NoSchedule\"]\n[gpu]\ntaints = [\"a=2:NoSchedule\"]\n");
     right(vec![earlier, Source::flags(pairs(&[("node.taints", "a=3:NoSchedule")]))]);
-}
-
-#[test]
-fn a_later_token_takes_the_place_of_an_earlier_token_file() {
-    let file = toml("[cluster]\ntoken-file = \"/run/token\"\n");
-    let environment = Source::environment(pairs(&[("GPUK_CLUSTER_TOKEN", "zbcdef.9876543210fedcba")]));
-    let cluster = load(vec![file.clone(), environment.clone()]).unwrap().config.cluster;
-    assert_eq!((cluster.token.is_some(), cluster.token_file.is_some()), (true, false));
-    let cluster = load(vec![environment, file]).unwrap().config.cluster;
-    assert_eq!((cluster.token.is_some(), cluster.token_file.is_some()), (false, true));
 }
 
 #[test]
@@ -263,7 +260,7 @@ fn environment_and_flags() {
          flag --set: unknown key \"whatever\"; write SECTION.KEY=VALUE, e.g. cluster.endpoints=https://api.example.com\n\
          flag --set: unknown key \"clusters.token\"; did you mean \"cluster.token\"?\n\
          flag --set: node.labels: \"kubernetes.io/role=a\" may not be set by a node on itself: a kubelet that is told to does not start; roles are given from outside, with kubectl label node; right would be a map of label keys and values, e.g. { \"example.com/pool\" = \"gpu\" }\n\
-         flag --set: unknown key \"token.x\" in [cluster]; there are kind, name, endpoints, token, token-file, ca-cert-hashes, unsafe-skip-ca-verification, patience"
+         flag --set: unknown key \"token.x\" in [cluster]; there are kind, name, endpoints, token, token-file, token-url, token-url-ca-file, token-command, ca-cert-hashes, unsafe-skip-ca-verification, patience"
     );
 }
 

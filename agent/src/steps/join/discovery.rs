@@ -11,7 +11,7 @@ use serde_json::Value;
 
 use super::cluster_info::{Authority, CLUSTER_INFO, ClusterInfo};
 use super::name::{self, Existing};
-use super::target::{self, Target};
+use super::target::Target;
 use super::verdict::{Observation, Verdict, evidence, skew, skew_text};
 use crate::config::Secret;
 use crate::host::cluster::Node;
@@ -40,20 +40,6 @@ pub struct Discovered {
     pub warnings: Vec<String>,
     /// The Node that there is of the name already.
     pub existing: Option<Existing>,
-}
-
-impl Discovered {
-    /// Why something is done with the cluster, and what is not right about it.
-    pub fn evidence(&self, mut why: String, target: &Target) -> String {
-        why.push_str(&format!("; {} accepts its token", self.endpoint));
-        for warning in &self.warnings {
-            why.push_str(&format!("; warning: {warning}"));
-        }
-        if target.skip_pins {
-            why.push_str(target::UNVERIFIED);
-        }
-        why
-    }
 }
 
 /// Asks all endpoints at once. The first that passes every stage wins and the rest are dropped; when none does, each one's verdict

@@ -168,7 +168,8 @@ const LINES: &[Line] = &[
         code: "token-rejected",
         what: "The bootstrap token expired while the node was joining",
         remedy: NEW_TOKEN,
-        waits: false,
+        // The next look tries it again, and the next source after it.
+        waits: true,
     },
     Line {
         words: "is forbidden: User \"system:bootstrap:",
@@ -246,7 +247,7 @@ mod tests {
             (
                 "error: error execution phase preflight: unable to fetch the kubeadm-config ConfigMap: failed to get config map: Unauthorized",
                 "token-rejected",
-                false,
+                true,
             ),
             (
                 "failed to get config map: configmaps \"kubeadm-config\" is forbidden: User \"system:bootstrap:abcdef\" cannot get resource",

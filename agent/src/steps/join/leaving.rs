@@ -4,11 +4,11 @@ use std::time::Duration;
 
 use anyhow::{Result, bail};
 
-use super::KUBELET;
 use super::joined::{AUTHORITY, CERTIFICATE, KUBELET_CONFIG, KUBELET_FLAGS, Membership, membership};
 use super::kubeadm::DISCOVERY_FILE;
 use super::name::JOINED_ONTO;
 use super::renewal::BOOTSTRAP_FILE;
+use super::{KUBELET, credential};
 use crate::config::Role;
 use crate::host::cluster::{KUBELET_CERTIFICATES, KUBELET_KUBECONFIG};
 use crate::identity;
@@ -73,6 +73,7 @@ pub async fn leave(look: Look<'_>) -> Result<Vec<Change>> {
         }
     }
     changes.extend(removals);
+    changes.extend(credential::remains(look)?);
     changes.push(Change::Sync);
     Ok(changes)
 }

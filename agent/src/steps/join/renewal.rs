@@ -7,10 +7,11 @@ use std::time::Duration;
 use anyhow::Result;
 
 use super::cluster_info::authorities;
-use super::discovery::{Discovered, discover};
+use super::credential::{self, Opened};
+use super::discovery::Discovered;
 use super::joined::{AUTHORITY, CERTIFICATE};
 use super::target::{self, Target};
-use super::{KUBELET, diagnosis, kubeadm, verdict};
+use super::{KUBELET, diagnosis, kubeadm};
 use crate::host::cluster::KUBELET_KUBECONFIG;
 use crate::host::units::UnitState;
 use crate::look::Look;
@@ -32,14 +33,15 @@ pub async fn renew(look: Look<'_>, why: String, bad_certificate: bool, bad_kubec
     if waits.is_some_and(|waits| waits < ISSUED_WITHIN) {
         return Ok(Status::Waiting(not_issued(&why)));
     }
-    let target = match target::of(look, true)? {
-        Ok(target) => target,
+    if let Some(finding) = target::incomplete(look) {
+        return Ok(Status::Broken(finding));
+    }
+    let opened = match credential::that_opens(look, true).await? {
+        Ok(opened) => opened,
         Err(status) => return Ok(status),
     };
-    let cluster = match discover(look, &target).await {
-        Ok(cluster) => cluster,
-        Err(observations) => return Ok(verdict::status(&observations, &target)),
-    };
+    let why = opened.evidence(why);
+    let Opened { target, cluster, .. } = opened;
     if let Some(finding) = another_cluster(look, &cluster)? {
         return Ok(Status::Broken(finding));
     }
@@ -47,7 +49,9 @@ pub async fn renew(look: Look<'_>, why: String, bad_certificate: bool, bad_kubec
     if waits.is_some() && look.text(BOOTSTRAP_FILE)?.as_deref() == Some(&bootstrap) {
         return Ok(Status::Waiting(not_issued(&why)));
     }
-    Ok(Status::pending(cluster.evidence(why, &target), changes(&target, bootstrap, bad_certificate, bad_kubeconfig)?))
+    let mut changes = changes(&target, bootstrap, bad_certificate, bad_kubeconfig)?;
+    changes.extend(credential::remains(look)?);
+    Ok(Status::pending(why, changes))
 }
 
 fn changes(target: &Target, bootstrap: String, bad_certificate: bool, bad_kubeconfig: bool) -> Result<Vec<Change>> {

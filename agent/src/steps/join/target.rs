@@ -3,8 +3,8 @@
 use anyhow::Result;
 
 use super::bootstrap_token::BootstrapToken;
-use super::verdict::NEW_TOKEN;
-use crate::config::{NameTaken, Secret};
+use super::credential::Credential;
+use crate::config::NameTaken;
 use crate::identity::decision::Decision;
 use crate::look::Look;
 use crate::step::{Finding, Status};
@@ -46,19 +46,12 @@ pub fn skips_pins(look: Look<'_>) -> bool {
     look.config.cluster.unsafe_skip_ca_verification
 }
 
-/// From the configuration. What is missing there is a status that names the key.
-pub fn of(look: Look<'_>, is_node: bool) -> Result<Result<Target, Status>> {
+/// From the configuration and a token. What is missing there is a status that names the key.
+pub fn of(look: Look<'_>, credential: &Credential, is_node: bool) -> Result<Result<Target, Status>> {
     let cluster = &look.config.cluster;
-    if let Some(finding) = incomplete(look) {
-        return Ok(Err(Status::Broken(finding)));
-    }
     let identity = match crate::identity::of(look)? {
         Ok(identity) => identity,
         Err(finding) => return Ok(Err(Status::Broken(finding))),
-    };
-    let token = match token(look)? {
-        Ok(token) => token,
-        Err(status) => return Ok(Err(status)),
     };
     let mut endpoints: Vec<String> = Vec::new();
     for endpoint in cluster.endpoints.iter().map(ToString::to_string) {
@@ -68,8 +61,8 @@ pub fn of(look: Look<'_>, is_node: bool) -> Result<Result<Target, Status>> {
     }
     Ok(Ok(Target {
         endpoints,
-        token,
-        pins: cluster.ca_cert_hashes.iter().map(ToString::to_string).collect(),
+        token: credential.token.clone(),
+        pins: credential.pins.clone(),
         skip_pins: skips_pins(look),
         instead: identity.instead(look.facts),
         decision: identity.decision,
@@ -83,7 +76,7 @@ pub fn of(look: Look<'_>, is_node: bool) -> Result<Result<Target, Status>> {
 }
 
 /// All keys that a join needs and the configuration lacks.
-fn incomplete(look: Look<'_>) -> Option<Finding> {
+pub fn incomplete(look: Look<'_>) -> Option<Finding> {
     let missing = look.config.missing_for_join();
     if missing.is_empty() {
         return None;
@@ -97,31 +90,4 @@ fn incomplete(look: Look<'_>) -> Option<Finding> {
         format!("not given: {}", keys.join(", ")),
         format!("in /etc/gpuk/agent.toml: {}; {ask}", remedies.join("; ")),
     ))
-}
-
-/// The token from the configuration, or from the file that it names.
-fn token(look: Look<'_>) -> Result<Result<BootstrapToken, Status>> {
-    let cluster = &look.config.cluster;
-    let (found, source) = match (&cluster.token, &cluster.token_file) {
-        (Some(token), _) => (Some(token.clone()), "cluster.token".to_owned()),
-        (None, Some(path)) => (look.text(path)?.map(Secret::new), path.display().to_string()),
-        (None, None) => (None, "cluster.token".to_owned()),
-    };
-    // Whoever provides the file may not have done so yet.
-    let Some(found) = found.filter(|token| !token.expose().trim().is_empty()) else {
-        return Ok(Err(Status::Waiting(Finding::new(
-            "token-missing",
-            "The bootstrap token is not there yet",
-            format!("{source} is missing or empty"),
-            format!("{NEW_TOKEN}; expected in {source}"),
-        ))));
-    };
-    Ok(BootstrapToken::parse(&found).ok_or_else(|| {
-        Status::Broken(Finding::new(
-            "token-malformed",
-            "What should be the bootstrap token is none",
-            format!("{source} does not hold six characters, a dot and sixteen characters of a-z 0-9"),
-            NEW_TOKEN,
-        ))
-    }))
 }

@@ -171,6 +171,8 @@ pub struct Machine {
     pub log: String,
     pub now: u64,
     pub product_uuid: Option<&'static str>,
+    /// What further programs answer, by the beginning of their command lines.
+    pub programs: Vec<(&'static str, Output)>,
 }
 
 impl Machine {
@@ -195,6 +197,7 @@ impl Machine {
             log: String::new(),
             now: NOW,
             product_uuid: None,
+            programs: Vec::new(),
         }
     }
 
@@ -233,9 +236,11 @@ impl Machine {
             script = script.answering(endpoint, move |request| server.get(request));
         }
         let output = Output { code: Some(0), stdout: self.log.clone(), stderr: String::new() };
+        let programs = ScriptedPrograms::default().answering("journalctl", output);
+        let programs = self.programs.iter().fold(programs, |programs, (prefix, said)| programs.answering(prefix, said.clone()));
         Host {
             files: Files::below(self.folder.path()).unwrap(),
-            programs: Box::new(ScriptedPrograms::default().answering("journalctl", output)),
+            programs: Box::new(programs),
             units: Box::new(ScriptedUnits::with([(KUBELET, self.kubelet.clone())])),
             kernel: Box::new(RecordingKernel::default()),
             kernel_log: Box::new(ScriptedKernelLog::default()),

@@ -7,9 +7,7 @@ use std::time::{Duration, SystemTime};
 use super::target::Target;
 use crate::host::cluster::Node;
 use crate::host::network::Unreachable;
-use crate::step::{Finding, Status};
-pub use table::NEW_TOKEN;
-use table::row;
+pub use table::{NEW_TOKEN, Row, row};
 
 /// What was found out about one endpoint.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -119,15 +117,14 @@ pub fn evidence(observation: &Observation, target: &Target) -> String {
     format!("{}: {}", observation.endpoint, observation.verdict.row(&observation.endpoint, target).saw)
 }
 
-/// When no endpoint passed: the gravest verdict decides, each endpoint is listed with its own.
-pub fn status(observations: &[Observation], target: &Target) -> Status {
+/// When no endpoint passed: the first one of the gravest verdicts; what was seen is what was seen at every endpoint.
+pub fn gravest(observations: &[Observation], target: &Target) -> Row {
     let rows = observations.iter().map(|seen| seen.verdict.row(&seen.endpoint, target));
-    // The first one of the gravest: `max_by_key` would take the last.
+    // `max_by_key` would take the last one.
     let gravest = rows.rev().max_by_key(|row| row.action);
     let gravest = gravest.unwrap_or_else(|| {
         row(Action::Wait, "endpoint-unreachable", "No API server was asked", "", "add one to cluster.endpoints")
     });
     let why: Vec<String> = observations.iter().map(|seen| evidence(seen, target)).collect();
-    let finding = Finding::new(gravest.code, gravest.what, why.join("; "), gravest.remedy);
-    if gravest.action == Action::Wait { Status::Waiting(finding) } else { Status::Broken(finding) }
+    Row { saw: why.join("; "), ..gravest }
 }

@@ -7,6 +7,7 @@ use crate::steps::join::name;
 use crate::steps::join::target::Target;
 
 /// One row of the table.
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Row {
     /// Who can cure it.
     pub action: Action,
