@@ -41,6 +41,8 @@ pub struct Orders {
     pub name: String,
     /// No request of the agent's takes longer.
     pub request_limit: Duration,
+    /// How many times shorter kubeadm's limits are than those it is given.
+    pub pace: u32,
 }
 
 /// Who is told of each point at which a join can be cut off.
@@ -65,8 +67,8 @@ pub struct Machine {
     kubelet: RefCell<Kubelet>,
     /// How often kubeadm was started, and ended well.
     pub kubeadm: Cell<(u32, u32)>,
-    /// How many requests the agent made.
-    pub requests: Cell<u32>,
+    /// When the agent made its requests.
+    pub requests: RefCell<Vec<Instant>>,
     /// Everything that the engine said, for whoever looks for secrets.
     pub said: RefCell<Vec<String>>,
     /// How long the engine paused each time because of a finding of this code.
@@ -83,7 +85,7 @@ impl Machine {
             points,
             kubelet: RefCell::default(),
             kubeadm: Cell::default(),
-            requests: Cell::default(),
+            requests: RefCell::default(),
             said: RefCell::default(),
             pauses: RefCell::default(),
         });
@@ -227,7 +229,7 @@ struct Impatient(Rc<Machine>, RealNetwork);
 #[async_trait(?Send)]
 impl Network for Impatient {
     async fn get(&self, mut request: Get) -> Result<Answer, Unreachable> {
-        self.0.requests.set(self.0.requests.get() + 1);
+        self.0.requests.borrow_mut().push(Instant::now());
         request.limit = request.limit.min(self.0.orders.request_limit);
         self.1.get(request).await
     }

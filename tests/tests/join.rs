@@ -4,6 +4,14 @@
 
 #[path = "join/chaos.rs"]
 mod chaos;
+#[path = "join/herd.rs"]
+mod herd;
+#[path = "join/killed.rs"]
+mod killed;
+#[path = "join/middle.rs"]
+mod middle;
+#[path = "join/rows.rs"]
+mod rows;
 #[path = "join/scene.rs"]
 mod scene;
 

@@ -1,6 +1,6 @@
 //! Stands for `kubeadm join` 1.34 with a discovery file: its phases, its files, its words and when it gives up (kubeadm, "Implementation
-//! details", "kubeadm join phases internal design"). It cannot show the real preflight checks, nor a container runtime, and all its limits
-//! are a twentieth of the configured ones.
+//! details", "kubeadm join phases internal design"). It cannot show the real preflight checks, nor a container runtime, and its limits
+//! may be shorter than the configured ones.
 
 use std::rc::Rc;
 use std::time::{Duration, Instant};
@@ -18,7 +18,7 @@ pub async fn join(machine: &Rc<Machine>, configuration: &str) -> Result<(), Stri
     let text = machine.text(configuration).ok_or("unable to read the configuration")?;
     let configuration: Value = serde_json::from_str(&text).map_err(|error| format!("strict decoding error: {error}"))?;
     let in_phase = |phase: &'static str| move |said: String| format!("error: error execution phase {phase}: {said}");
-    let limits = Limits::of(&configuration);
+    let limits = Limits::of(&configuration, machine.orders.pace);
     let (api, discovered) = preflight(machine, &configuration, &limits).await.map_err(in_phase("preflight"))?;
     kubelet_start(machine, &configuration, &api, &discovered).await.map_err(in_phase("kubelet-start"))?;
     wait_bootstrap(machine, &limits).await.map_err(in_phase("kubelet-wait-bootstrap"))?;
@@ -35,10 +35,10 @@ struct Limits {
 }
 
 impl Limits {
-    fn of(configuration: &Value) -> Self {
+    fn of(configuration: &Value, pace: u32) -> Self {
         let limit = |name: &str| {
             let text = configuration["timeouts"][name].as_str().unwrap_or_default();
-            Duration::from_secs(text.trim_end_matches('s').parse().unwrap_or(240)) / 20
+            Duration::from_secs(text.trim_end_matches('s').parse().unwrap_or(240)) / pace
         };
         Self {
             discovery: limit("discovery"),

@@ -30,6 +30,7 @@ impl Scene {
             pin: Some(self.cluster.ca_cert_hash().unwrap()),
             name: name.to_owned(),
             request_limit: Duration::from_secs(5),
+            pace: 1,
         }
     }
 

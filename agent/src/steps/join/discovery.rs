@@ -164,7 +164,7 @@ impl Examination<'_> {
             200 if verified.signed => Ok(()),
             200 => Err(Verdict::SignerDown),
             403 => Err(Verdict::TokenForbidden(message(&answer))),
-            404 => Err(Verdict::ClusterInfoMissing(format!("HTTP 404: {}", message(&answer)))),
+            404 if is_status(&answer) => Err(Verdict::ClusterInfoMissing(format!("HTTP 404: {}", message(&answer)))),
             status => Err(unexpected(status, &answer)),
         }
     }
@@ -174,7 +174,7 @@ impl Examination<'_> {
         let answer = self.with_token(&format!("/api/v1/nodes/{}", self.target.name), verified).await?;
         match answer.status {
             200 => {}
-            404 => return Ok(None),
+            404 if is_status(&answer) => return Ok(None),
             403 => {
                 warnings.push(name::unknown(self.target, &message(&answer)));
                 return Ok(None);

@@ -129,5 +129,10 @@ pub fn status(observations: &[Observation], target: &Target) -> Status {
     });
     let why: Vec<String> = observations.iter().map(|seen| evidence(seen, target)).collect();
     let finding = Finding::new(gravest.code, gravest.what, why.join("; "), gravest.remedy);
+    let asked = observations.iter().filter_map(|seen| match seen.verdict {
+        Verdict::Busy { retry_after, .. } => retry_after,
+        _ => None,
+    });
+    let finding = finding.leaving_alone(asked.max());
     if gravest.action == Action::Wait { Status::Waiting(finding) } else { Status::Broken(finding) }
 }
