@@ -24,6 +24,7 @@ use gpuk_agent::host::units::{UnitState, Units};
 use gpuk_agent::look::Look;
 use gpuk_agent::state::StepRecord;
 use gpuk_agent::step::{Stage, Status, Step, UnitVerb};
+use gpuk_agent::steps::identity::OwnIdentity;
 use gpuk_agent::steps::join::Join;
 
 use kubelet::Kubelet;
@@ -43,6 +44,8 @@ pub struct Orders {
     pub request_limit: Duration,
     /// How many times shorter kubeadm's limits are than those it is given.
     pub pace: u32,
+    /// How long the kubelet waits before it asks again.
+    pub kubelet_pause: Duration,
 }
 
 /// Who is told of each point at which a join can be cut off.
@@ -116,14 +119,14 @@ impl Machine {
         self.points.reached(&format!("after {path}"));
     }
 
-    /// One round of the real engine with the join step alone.
+    /// One round of the real engine with the steps identity and join; what came of the second.
     pub async fn bring_up(self: &Rc<Self>, patience: Duration) -> StepRecord {
         let (host, config, facts) = (self.host(), self.config(), self.facts());
         let (_switch, stop) = Stop::new();
         let watcher = Watcher(self);
         let engine = Engine { host: &host, config: &config, facts: &facts, observer: &watcher, stop };
-        let steps: Vec<Box<dyn Step>> = vec![Box::new(Alone)];
-        engine.bring_up(&steps, patience).await.remove(0)
+        let steps: Vec<Box<dyn Step>> = vec![Box::new(OwnIdentity), Box::new(Alone)];
+        engine.bring_up(&steps, patience).await.remove(1)
     }
 
     /// One look of the real join step.
@@ -144,7 +147,8 @@ impl Machine {
     }
 
     fn config(&self) -> Config {
-        let mut pairs = vec![("cluster.endpoints", self.orders.endpoints.join(",")), ("cluster.token", self.orders.token.clone())];
+        let mut pairs =
+            vec![("cluster.endpoints", self.orders.endpoints.join(",")), ("cluster.token", self.orders.token.clone())];
         pairs.push(match &self.orders.pin {
             Some(pin) => ("cluster.ca-cert-hashes", pin.clone()),
             None => ("cluster.unsafe-skip-ca-verification", "true".to_owned()),

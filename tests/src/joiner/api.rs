@@ -82,7 +82,10 @@ impl Api {
                 404 => "the server could not find the requested resource".to_owned(),
                 429 => "the server has received too many requests and has asked us to try again later".to_owned(),
                 503 => "the server is currently unable to handle the request".to_owned(),
-                _ => format!("an error on the server ({:?}) has prevented the request from succeeding", String::from_utf8_lossy(&body)),
+                _ => format!(
+                    "an error on the server ({:?}) has prevented the request from succeeding",
+                    String::from_utf8_lossy(&body)
+                ),
             };
             format!("{words} ({verb} {what})")
         };

@@ -71,7 +71,8 @@ async fn preflight(machine: &Rc<Machine>, configuration: &Value, limits: &Limits
             break;
         }
         if began.elapsed() > limits.discovery {
-            let why = format!("Abort reading the cluster-info ConfigMap after timeout of {:?}: {}", limits.discovery, refused.text);
+            let why =
+                format!("Abort reading the cluster-info ConfigMap after timeout of {:?}: {}", limits.discovery, refused.text);
             return Err(format!("couldn't validate the identity of the API Server: {why}"));
         }
         tokio::time::sleep(Duration::from_millis(250)).await;
@@ -91,13 +92,18 @@ async fn kubelet_start(machine: &Rc<Machine>, configuration: &Value, api: &Api, 
     let name = configuration.pointer("/nodeRegistration/name").and_then(Value::as_str).unwrap_or_default();
     match api.get(&format!("/api/v1/nodes/{name}"), &format!("nodes {name}"), Duration::from_secs(1)).await {
         Ok(node) if vm_tests::cluster::objects::is_ready(&node) => {
-            return Err(format!("a Node with name {name:?} and status \"Ready\" already exists in the cluster. You must delete it"));
+            return Err(format!(
+                "a Node with name {name:?} and status \"Ready\" already exists in the cluster. You must delete it"
+            ));
         }
         Ok(_) | Err(Refused { status: Some(404), .. }) => {}
         Err(refused) => return Err(format!("cannot get Node {name:?}: {}", refused.text)),
     }
     kubelet::stop(machine);
-    machine.write_in_place(CONFIGURATION, "apiVersion: kubelet.config.k8s.io/v1beta1\nkind: KubeletConfiguration\nrotateCertificates: true\n");
+    machine.write_in_place(
+        CONFIGURATION,
+        "apiVersion: kubelet.config.k8s.io/v1beta1\nkind: KubeletConfiguration\nrotateCertificates: true\n",
+    );
     machine.write_in_place(FLAGS, "KUBELET_KUBEADM_ARGS=\"--pod-infra-container-image=registry.k8s.io/pause:3.10\"\n");
     kubelet::start(machine);
     Ok(())

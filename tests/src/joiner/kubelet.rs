@@ -38,7 +38,13 @@ pub struct Kubelet {
 impl Default for Kubelet {
     fn default() -> Self {
         let word = |word: &str| word.to_owned();
-        let state = UnitState { load: word("loaded"), active: word("inactive"), sub: word("dead"), file: word("enabled"), ..UnitState::default() };
+        let state = UnitState {
+            load: word("loaded"),
+            active: word("inactive"),
+            sub: word("dead"),
+            file: word("enabled"),
+            ..UnitState::default()
+        };
         Self { state, log: Vec::new(), task: None }
     }
 }
@@ -91,9 +97,8 @@ fn enter(machine: &Machine, active: &str, sub: &str) {
     }
 }
 
-/// Between two tries of anything; the real one waits longer.
-const PAUSE: Duration = Duration::from_millis(50);
-const LIMIT: Duration = Duration::from_secs(2);
+/// For one request.
+const LIMIT: Duration = Duration::from_secs(5);
 
 /// Until it dies, of what it says.
 async fn run(machine: &Rc<Machine>) -> String {
@@ -116,9 +121,12 @@ async fn become_node(machine: &Rc<Machine>) -> Result<(), String> {
         Some(pem) if Api::of_kubelet(&machine.text(KUBECONFIG).unwrap_or_default(), &pem).is_ok() => pem,
         found => {
             let bootstrap = machine.text(BOOTSTRAP);
-            let bootstrap = bootstrap.ok_or_else(|| format!("unable to load bootstrap kubeconfig: stat {BOOTSTRAP}: no such file"))?;
+            let bootstrap =
+                bootstrap.ok_or_else(|| format!("unable to load bootstrap kubeconfig: stat {BOOTSTRAP}: no such file"))?;
             if found.is_some_and(|pem| !pem.contains("-----END PRIVATE KEY-----")) {
-                return Err("failed to initialize client certificate manager: could not convert data into cert/key pair".to_owned());
+                return Err(
+                    "failed to initialize client certificate manager: could not convert data into cert/key pair".to_owned()
+                );
             }
             bootstrap_certificate(machine, &bootstrap).await?
         }
@@ -137,11 +145,13 @@ async fn bootstrap_certificate(machine: &Rc<Machine>, bootstrap: &str) -> Result
     let path = format!("/apis/certificates.k8s.io/v1/certificatesigningrequests/{name}");
     let certificate = loop {
         match api.get(&path, "certificatesigningrequests", LIMIT).await {
-            Ok(object) if object["status"]["certificate"].is_string() => break object["status"]["certificate"].as_str().unwrap_or_default().to_owned(),
+            Ok(object) if object["status"]["certificate"].is_string() => {
+                break object["status"]["certificate"].as_str().unwrap_or_default().to_owned();
+            }
             Ok(_) => {}
             Err(refused) => log(machine, &refused),
         }
-        tokio::time::sleep(PAUSE).await;
+        tokio::time::sleep(machine.orders.kubelet_pause).await;
     };
     let certificate = STANDARD.decode(certificate).map_err(|error| error.to_string())?;
     let pem = String::from_utf8_lossy(&certificate).into_owned() + &key.serialize_pem();
@@ -173,7 +183,7 @@ async fn posted(machine: &Machine, api: &Api, request: &str) -> String {
             Ok(created) => return created["metadata"]["name"].as_str().unwrap_or_default().to_owned(),
             Err(refused) => log(machine, &refused),
         }
-        tokio::time::sleep(PAUSE).await;
+        tokio::time::sleep(machine.orders.kubelet_pause).await;
     }
 }
 
@@ -197,7 +207,7 @@ async fn register(machine: &Rc<Machine>, api: &Api) {
             Ok(_) | Err(Refused { status: Some(409), .. }) => break,
             Err(refused) => log(machine, &refused),
         }
-        tokio::time::sleep(PAUSE).await;
+        tokio::time::sleep(machine.orders.kubelet_pause).await;
     }
     machine.points.reached("after the Node");
     machine.kubelet.borrow_mut().log.push(REGISTERED.to_owned());
@@ -212,7 +222,11 @@ pub fn is_registered(machine: &Machine) -> bool {
 }
 
 fn log(machine: &Machine, refused: &Refused) {
-    machine.kubelet.borrow_mut().log.push(format!("E1 1 kubelet.go:1] \"Unable to register or bootstrap\" err={:?}", refused.text));
+    machine
+        .kubelet
+        .borrow_mut()
+        .log
+        .push(format!("E1 1 kubelet.go:1] \"Unable to register or bootstrap\" err={:?}", refused.text));
 }
 
 fn request(name: &str) -> Result<(String, KeyPair), String> {

@@ -45,7 +45,9 @@ fn fault(random: &mut fastrand::Rng) -> Fault {
         18 => Fault::Certificate(Whose::Cluster, Says::OtherName),
         19 => Fault::Certificate(Whose::Cluster, Says::Expired),
         20 => Fault::Certificate(random.choice([Whose::Namesake, Whose::Stranger]).unwrap_or(Whose::Stranger), Says::Right),
-        _ => Fault::Middle(random.choice([Forgery::Nothing, Forgery::OwnAuthority, Forgery::Unsigned]).unwrap_or(Forgery::Nothing)),
+        _ => {
+            Fault::Middle(random.choice([Forgery::Nothing, Forgery::OwnAuthority, Forgery::Unsigned]).unwrap_or(Forgery::Nothing))
+        }
     }
 }
 
@@ -86,7 +88,8 @@ async fn run(scene: &Scene, orders: Orders, seed: u64) -> Result<Outcome, String
     let root = tempfile::tempdir().unwrap();
     let proxy = Proxy::start(scene.cluster.port(), scene.faces.clone());
     proxy.plan(storm(seed), Fault::Forward);
-    let orders = Orders { endpoints: vec![proxy.endpoint()], name: name(seed), request_limit: Duration::from_secs(1), pace: 20, ..orders };
+    let orders =
+        Orders { endpoints: vec![proxy.endpoint()], name: name(seed), request_limit: Duration::from_secs(1), pace: 20, ..orders };
     let machine = Machine::boot(root.path(), orders, Box::new(Uncut));
     let mut rounds = 0;
     // As the resident service does: a round that ends in trouble is followed by another one.
@@ -136,7 +139,8 @@ fn a_join_comes_through_every_storm() {
         async move { (seed, run(scene, orders, seed).await) }
     });
     let all: Vec<_> = on_this_thread(all.buffer_unordered(AT_ONCE).collect());
-    let failed: Vec<String> = all.iter().filter_map(|(seed, run)| Some(format!("GPUK_CHAOS_SEED={seed}: {}", run.as_ref().err()?))).collect();
+    let failed: Vec<String> =
+        all.iter().filter_map(|(seed, run)| Some(format!("GPUK_CHAOS_SEED={seed}: {}", run.as_ref().err()?))).collect();
     assert!(failed.is_empty(), "{} of {runs} runs:\n{}", failed.len(), failed[..failed.len().min(5)].join("\n\n"));
     let mut nodes = scene.nodes();
     let mut names: Vec<String> = all.iter().map(|(seed, _)| name(*seed)).collect();

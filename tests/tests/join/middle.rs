@@ -17,9 +17,8 @@ const CONNECTIONS: usize = 16;
 fn nobody_in_the_middle_is_told_a_secret() {
     let scene = Scene::set(ClusterOptions::default());
     let orders = Orders { request_limit: Duration::from_secs(2), pace: 20, ..scene.orders("", String::new()) };
-    let cases = (0..=CONNECTIONS).flat_map(|honest| {
-        [Forgery::Nothing, Forgery::OwnAuthority, Forgery::Unsigned].map(|forgery| (honest, forgery))
-    });
+    let cases = (0..=CONNECTIONS)
+        .flat_map(|honest| [Forgery::Nothing, Forgery::OwnAuthority, Forgery::Unsigned].map(|forgery| (honest, forgery)));
     let runs = stream::iter(cases).map(|(honest, forgery)| {
         let (scene, orders) = (&scene, orders.clone());
         async move { (honest, one(scene, orders, honest, forgery).await) }
@@ -51,7 +50,9 @@ async fn one(scene: &Scene, orders: Orders, honest: usize, forgery: Forgery) -> 
         }
         Verdict::Ready => {}
         // The kubelet stands before him, and it too trusts only the right CA.
-        _ => assert!(["certificate-not-issued", "endpoint-lost", ""].contains(&code.as_str()), "{honest} {forgery:?}: {record:?}"),
+        _ => {
+            assert!(["certificate-not-issued", "endpoint-lost", ""].contains(&code.as_str()), "{honest} {forgery:?}: {record:?}")
+        }
     }
     let heard = proxy.heard();
     assert!(!heard.contains(scene.secret()) && !heard.to_lowercase().contains("authorization"), "he was told: {heard}");

@@ -95,8 +95,12 @@ fn broken(status: Status) -> Finding {
 fn what_happens_on_the_way_gets_the_right_verdict() {
     let scene = Scene::set(ClusterOptions::default());
     on_this_thread(async {
-        let proxy = Proxy::start(scene.cluster.port(), scene.faces.clone());
-        let orders = Orders { request_limit: Duration::from_secs(2), ..scene.orders("gpu-1", proxy.endpoint()) };
+        // A proxy each, and one look through it.
+        let look_through = async |next: &[Fault], then: Fault| {
+            let proxy = Proxy::start(scene.cluster.port(), scene.faces.clone());
+            proxy.plan(next.to_vec(), then);
+            look(&Orders { request_limit: Duration::from_secs(2), ..scene.orders("gpu-1", proxy.endpoint()) }).await
+        };
         let answer = |status: u16| Fault::Answer(Canned::status(status));
 
         // What time cures.
@@ -111,17 +115,16 @@ fn what_happens_on_the_way_gets_the_right_verdict() {
             (answer(500), "endpoint-busy", "HTTP 500"),
             (answer(503), "endpoint-busy", "HTTP 503"),
         ] {
-            proxy.plan([], fault.clone());
-            let finding = waiting(look(&orders).await);
+            let finding = waiting(look_through(&[], fault.clone()).await);
             assert_eq!(finding.code, code, "{fault:?}: {finding:?}");
             assert!(finding.why.contains(words), "{fault:?}: {finding:?}");
             let asked = finding.why.contains("asks to wait 7 s").then_some(Duration::from_secs(7));
             assert_eq!(finding.leave_alone, asked, "{fault:?}");
         }
         // Caches that are empty yet.
-        let forbidden = Fault::Answer(Canned::refusal(403, "configmaps \"cluster-info\" is forbidden: User \"system:anonymous\""));
-        proxy.plan([forbidden], answer(500));
-        assert_eq!(waiting(look(&orders).await).code, "endpoint-starting");
+        let forbidden =
+            Fault::Answer(Canned::refusal(403, "configmaps \"cluster-info\" is forbidden: User \"system:anonymous\""));
+        assert_eq!(waiting(look_through(&[forbidden], answer(500)).await).code, "endpoint-starting");
 
         // What a person must see to.
         let html = Canned::status(200).saying("<html>Welcome</html>");
@@ -136,29 +139,28 @@ fn what_happens_on_the_way_gets_the_right_verdict() {
             (Fault::Middle(Forgery::OwnAuthority), "cluster-info-forged"),
             (Fault::Middle(Forgery::Unsigned), "pin-mismatch"),
         ] {
-            proxy.plan([], fault.clone());
-            assert_eq!(broken(look(&orders).await).code, code, "{fault:?}");
+            assert_eq!(broken(look_through(&[], fault.clone()).await).code, code, "{fault:?}");
         }
 
         // The server's clock says that ours is the wrong one.
         let info = scene.cluster.kubectl(&["get", "--raw", "/api/v1/namespaces/kube-public/configmaps/cluster-info"]).unwrap();
         let dated = Canned::status(200).with("Date: Thu, 01 Jan 2026 00:00:00 GMT").saying(info.clone());
-        proxy.plan([Fault::Answer(dated)], Fault::Certificate(Whose::Cluster, Says::Expired));
-        assert_eq!(waiting(look(&orders).await).code, "clock-wrong");
+        let expired = Fault::Certificate(Whose::Cluster, Says::Expired);
+        assert_eq!(waiting(look_through(&[Fault::Answer(dated)], expired).await).code, "clock-wrong");
 
         // Two looks, two answers; once is forgiven.
         let mut object: serde_json::Value = serde_json::from_str(&info).unwrap();
         let other = format!("{}# another\n", object["data"]["kubeconfig"].as_str().unwrap());
         object["data"] = serde_json::json!({ "kubeconfig": other });
         let other = Fault::Answer(Canned::status(200).saying(object.to_string()));
-        proxy.plan([other.clone(), Fault::Forward], Fault::Forward);
-        assert!(matches!(look(&orders).await, Status::Pending { .. }));
-        proxy.plan([other.clone(), Fault::Forward, other], Fault::Forward);
-        assert_eq!(broken(look(&orders).await).code, "cluster-info-changed");
+        let once = [other.clone(), Fault::Forward];
+        assert!(matches!(look_through(&once, Fault::Forward).await, Status::Pending { .. }));
+        let twice = [other.clone(), Fault::Forward, other];
+        assert_eq!(broken(look_through(&twice, Fault::Forward).await).code, "cluster-info-changed");
 
         // Nothing is wrong with a slow one.
-        proxy.plan([], Fault::Slow(Duration::from_millis(200)));
-        assert!(matches!(look(&orders).await, Status::Pending { .. }));
+        let slow = Fault::Slow(Duration::from_millis(200));
+        assert!(matches!(look_through(&[], slow).await, Status::Pending { .. }));
     });
 }
 

@@ -31,6 +31,7 @@ impl Scene {
             name: name.to_owned(),
             request_limit: Duration::from_secs(5),
             pace: 1,
+            kubelet_pause: Duration::from_millis(50),
         }
     }
 
