@@ -65,7 +65,7 @@ fn is_explained(code: &str, done: &[Fault]) -> bool {
         "cluster-info-forged" => middle(Forgery::OwnAuthority),
         "pin-mismatch" => middle(Forgery::Unsigned),
         "not-an-api-server" => answers(404) > 0,
-        // One refusal is never believed: the second comes after a server that says it is ready.
+        // One refusal is never believed, nor two of two kinds: the second comes after a server that says it is ready.
         "anonymous-access-off" | "token-rejected" => answers(401) > 1,
         "cluster-info-forbidden" | "token-forbidden" => answers(403) > 1,
         // Whoever is in the middle passes the first look only.
@@ -100,6 +100,8 @@ async fn run(scene: &Scene, orders: Orders, seed: u64) -> Result<Outcome, String
         match record.verdict {
             Verdict::Ready => break,
             Verdict::Broken if is_explained(&code, &proxy.done()) && rounds < 30 => {}
+            // Its patience is over; the storm may be too.
+            Verdict::Waiting if rounds < 30 => {}
             _ => return Err(format!("round {rounds}: {record:?}\nafter {:?}", proxy.done())),
         }
     }

@@ -124,7 +124,14 @@ fn what_happens_on_the_way_gets_the_right_verdict() {
         // Caches that are empty yet.
         let forbidden =
             Fault::Answer(Canned::refusal(403, "configmaps \"cluster-info\" is forbidden: User \"system:anonymous\""));
-        assert_eq!(waiting(look_through(&[forbidden], answer(500)).await).code, "endpoint-starting");
+        assert_eq!(waiting(look_through(std::slice::from_ref(&forbidden), answer(500)).await).code, "endpoint-starting");
+
+        let unauthorized = Fault::Answer(Canned::refusal(401, "Unauthorized"));
+        let finding = waiting(look_through(&[forbidden, Fault::Forward, unauthorized], Fault::Forward).await);
+        assert_eq!(
+            (finding.code.as_str(), finding.why.contains("HTTP 403") && finding.why.contains("then 401")),
+            ("endpoint-starting", true)
+        );
 
         // What a person must see to.
         let html = Canned::status(200).saying("<html>Welcome</html>");

@@ -217,6 +217,11 @@ impl Examination<'_> {
         if second.status == 429 || second.status >= 500 {
             return Err(Verdict::Busy { status: second.status, retry_after: second.retry_after });
         }
+        // Two refusals of two kinds: one of them, or both, were not meant.
+        if matches!(second.status, 401 | 403) && second.status != first.status {
+            let saw = format!("HTTP {} to {path}, then {}", first.status, second.status);
+            return Err(Verdict::Starting { saw });
+        }
         Ok(second)
     }
 
