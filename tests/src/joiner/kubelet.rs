@@ -59,12 +59,7 @@ pub fn start(machine: &Rc<Machine>) {
             let Some(machine) = weak.upgrade() else { return };
             enter(&machine, "active", "running");
             let why = run(&machine).await;
-            let mut kubelet = machine.kubelet.borrow_mut();
-            kubelet.log.push(format!("E1 1 run.go:72] \"command failed\" err={why:?}"));
-            kubelet.state.restarts += 1;
-            kubelet.state.exit_status = 1;
-            drop(kubelet);
-            enter(&machine, "activating", "auto-restart");
+            fail(&machine, &why);
             drop(machine);
             // The unit's RestartSec is 10 s.
             tokio::time::sleep(Duration::from_millis(500)).await;
@@ -84,6 +79,16 @@ pub fn stop(machine: &Rc<Machine>) {
     (kubelet.state.restarts, kubelet.state.exit_status) = (0, 0);
     drop(kubelet);
     enter(machine, "inactive", "dead");
+}
+
+/// It died, and systemd will start it again.
+fn fail(machine: &Machine, why: &str) {
+    let mut kubelet = machine.kubelet.borrow_mut();
+    kubelet.log.push(format!("E1 1 run.go:72] \"command failed\" err={why:?}"));
+    kubelet.state.restarts += 1;
+    kubelet.state.exit_status = 1;
+    drop(kubelet);
+    enter(machine, "activating", "auto-restart");
 }
 
 fn enter(machine: &Machine, active: &str, sub: &str) {
