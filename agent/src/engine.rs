@@ -217,7 +217,11 @@ impl Engine<'_> {
                             Some(Status::Broken(finding)) => {
                                 return work.end(Verdict::Broken, finding.to_string(), Some(finding));
                             }
-                            Some(Status::Waiting(finding)) => work.stand(Verdict::Waiting, finding.to_string(), Some(finding)),
+                            Some(Status::Waiting(finding)) => {
+                                // The world outside failed, not the change: that costs patience, and no attempt.
+                                attempts -= 1;
+                                work.stand(Verdict::Waiting, finding.to_string(), Some(finding));
+                            }
                             _ => {
                                 let finding = failed(step, &why, &failure);
                                 work.stand(Verdict::Pending, finding.to_string(), Some(finding));
@@ -231,7 +235,8 @@ impl Engine<'_> {
                     last = changes;
                 }
             }
-            let pause = backoff.next().unwrap_or(LONGEST_PAUSE);
+            let asked = work.record.finding.as_ref().and_then(|finding| finding.leave_alone).unwrap_or_default();
+            let pause = asked.min(LONGEST_ASKED) + backoff.next().unwrap_or(LONGEST_PAUSE);
             let later = Instant::now() + pause;
             if course.is_over_for(step.lane(), later) || own_deadline.is_some_and(|own| later > own) || self.stop.requested() {
                 return;
@@ -272,6 +277,9 @@ impl Engine<'_> {
 
 /// The longest pause between two looks.
 const LONGEST_PAUSE: Duration = Duration::from_secs(30);
+
+/// Who asks to be left alone is believed for so long: whoever answers need not have proved who it is.
+const LONGEST_ASKED: Duration = Duration::from_secs(60);
 
 /// Pauses that double from 200 ms to 30 s, each drawn between nothing and all of it ("full jitter").
 fn pauses() -> impl Iterator<Item = Duration> {

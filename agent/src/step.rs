@@ -136,12 +136,21 @@ pub struct Finding {
     pub why: String,
     /// A command or an edit that someone can paste.
     pub remedy: String,
+    /// How long whoever was asked wants to be left alone. It matters only to who waits now.
+    #[serde(skip)]
+    pub leave_alone: Option<Duration>,
 }
 
 impl Finding {
     /// All four parts are required: a finding without a remedy is only a complaint.
     pub fn new(code: &str, what: impl Into<String>, why: impl Into<String>, remedy: impl Into<String>) -> Self {
-        Self { code: code.to_owned(), what: what.into(), why: why.into(), remedy: remedy.into() }
+        Self { code: code.to_owned(), what: what.into(), why: why.into(), remedy: remedy.into(), leave_alone: None }
+    }
+
+    /// Not to be looked at again before that.
+    #[must_use]
+    pub fn leaving_alone(self, time: Option<Duration>) -> Self {
+        Self { leave_alone: time, ..self }
     }
 }
 

@@ -2,7 +2,10 @@
 
 #![allow(clippy::unwrap_used, clippy::panic, reason = "only tests call this, and a panic is how a test fails")]
 
+pub mod certificates;
+pub mod joiner;
 pub mod nvml;
+pub mod proxy;
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};

@@ -111,7 +111,7 @@ fn a_full_disk_is_told_and_the_old_file_stays_whole() {
     assert_eq!(ran.code, Some(1), "{ran:?}");
     assert!(ran.out.contains("No space left on device") && ran.out.contains("writing /etc/"), "{}", ran.out);
     assert!(ran.out.contains("\n/s none swap sw 0 0\n"), "the old file is whole: {}", ran.out);
-    assert!(!ran.out.contains(".gpuk-"), "no temporary file is left: {}", ran.out);
+    assert!(!ran.out.contains(".gpuk-new"), "no temporary file is left: {}", ran.out);
 }
 
 #[test]

@@ -2,6 +2,19 @@
 
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a panic is how a test fails")]
 
+#[path = "join/chaos.rs"]
+mod chaos;
+#[path = "join/herd.rs"]
+mod herd;
+#[path = "join/killed.rs"]
+mod killed;
+#[path = "join/middle.rs"]
+mod middle;
+#[path = "join/rows.rs"]
+mod rows;
+#[path = "join/scene.rs"]
+mod scene;
+
 use std::io::{Read, Write};
 use std::net::{Shutdown, TcpListener, TcpStream};
 use std::time::{Duration, Instant};

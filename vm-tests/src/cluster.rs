@@ -47,6 +47,8 @@ pub struct ClusterOptions {
     pub reachable: Reachable,
     /// With a scheduler: pods get a node.
     pub scheduler: bool,
+    /// Its API server answers nobody who does not say who he is.
+    pub no_anonymous_access: bool,
     /// How long its processes live.
     pub life: Life,
 }
@@ -102,6 +104,7 @@ impl Cluster {
             address: options.reachable.address(),
             ports: free_ports()?,
             life: options.life,
+            anonymous_access: !options.no_anonymous_access,
         };
         timed("starting the control plane", || {
             let mut cluster = Self { settings, tools, servers: Vec::new(), api_server: None, _folder: None };

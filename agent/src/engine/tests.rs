@@ -261,6 +261,52 @@ async fn the_same_changes_again_and_again_end_with_a_finding() {
     assert_eq!(records[0].finding.as_ref().unwrap().code, "change-does-not-hold");
 }
 
+/// Its change always fails, and that is never the change's fault; at last somebody else has done it.
+struct Unlucky(Box<dyn Step>);
+
+#[async_trait(?Send)]
+impl Step for Unlucky {
+    fn name(&self) -> &'static str {
+        self.0.name()
+    }
+    fn purpose(&self) -> &'static str {
+        self.0.purpose()
+    }
+    fn stage(&self) -> Stage {
+        self.0.stage()
+    }
+    async fn check(&self, look: Look<'_>) -> anyhow::Result<Status> {
+        self.0.check(look).await
+    }
+    fn judge(&self, _failure: &Failure, _look: Look<'_>) -> Option<Status> {
+        Some(Status::Waiting(finding()))
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn changes_that_the_world_outside_fails_cost_patience_and_no_attempt() {
+    let (_root, host) = here();
+    // The fake knows no such program.
+    let fails = || Status::pending("not yet", vec![Change::Run(Command::new(["kubeadm"], Duration::from_secs(1)))]);
+    let mut answers: Vec<Status> = (0..ATTEMPTS + 2).map(|_| fails()).collect();
+    answers.push(Status::Ready("done".to_owned()));
+    let (records, changes, waits) = round(&host, &[Box::new(Unlucky(ScriptedStep::boxed(answers)))], 0).await;
+    assert_eq!((records[0].verdict, changes, waits), (Verdict::Ready, ATTEMPTS + 2, ATTEMPTS + 2));
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_asks_for_time_is_given_it() {
+    let (_root, host) = here();
+    for (asked, longest) in [(7, 8), (1_000_000, 61)] {
+        let busy = Status::Waiting(finding().leaving_alone(Some(Duration::from_secs(asked))));
+        let began = Instant::now();
+        let (records, ..) = round(&host, &[ScriptedStep::boxed(vec![busy, Status::Ready("up".to_owned())])], 0).await;
+        assert_eq!(records[0].verdict, Verdict::Ready);
+        let took = began.elapsed().as_secs();
+        assert!(took >= asked.min(60) && took < longest, "{took} s");
+    }
+}
+
 #[tokio::test(start_paused = true)]
 async fn other_changes_are_progress() {
     let (_root, host) = here();

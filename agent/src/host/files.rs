@@ -208,13 +208,14 @@ impl Files {
         let (parent, name) = self.parent_of(path)?.with_context(doing)?;
         let mut temporary = std::ffi::OsString::from(".");
         temporary.push(name);
-        temporary.push(format!(".gpuk-{}", std::process::id()));
+        // Always the same one: what a kill leaves of a secret goes when it is written again. The agent's lock keeps others away.
+        temporary.push(".gpuk-new");
         let temporary = Path::new(&temporary);
         let flags = OFlag::O_WRONLY | OFlag::O_CREAT | OFlag::O_EXCL | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
         let create = || nix::fcntl::openat(parent.as_fd(), temporary, flags, Mode::from_bits_truncate(0o600));
         let descriptor = match create() {
             Err(Errno::EEXIST) => {
-                // Left by a process of the same number that was killed.
+                // Left by a process that was killed.
                 unlinkat(parent.as_fd(), temporary, UnlinkatFlags::NoRemoveDir).with_context(doing)?;
                 create()
             }

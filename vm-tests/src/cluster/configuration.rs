@@ -31,6 +31,7 @@ pub(super) struct Settings {
     pub(super) address: &'static str,
     pub(super) ports: Ports,
     pub(super) life: Life,
+    pub(super) anonymous_access: bool,
 }
 
 impl Settings {
@@ -111,6 +112,7 @@ apiServer: {{certSANs: [127.0.0.1, localhost, {advertised}]}}
             &format!("--advertise-address={}", crate::machine::HOST),
             &format!("--secure-port={}", self.ports.api_server),
             "--allow-privileged=true",
+            &format!("--anonymous-auth={}", self.anonymous_access),
             "--authorization-mode=Node,RBAC",
             "--enable-admission-plugins=NodeRestriction",
             "--enable-bootstrap-token-auth=true",

@@ -150,7 +150,7 @@ impl Examination<'_> {
             200 if verified.signed => Ok(()),
             200 => Err(Verdict::SignerDown),
             403 => Err(Verdict::TokenForbidden(message(&answer))),
-            404 => Err(Verdict::ClusterInfoMissing(format!("HTTP 404: {}", message(&answer)))),
+            404 if is_status(&answer) => Err(Verdict::ClusterInfoMissing(format!("HTTP 404: {}", message(&answer)))),
             status => Err(unexpected(status, &answer)),
         }
     }
@@ -160,7 +160,7 @@ impl Examination<'_> {
         let answer = self.with_token(&format!("/api/v1/nodes/{}", self.target.name), verified).await?;
         match answer.status {
             200 => {}
-            404 => return Ok(None),
+            404 if is_status(&answer) => return Ok(None),
             403 => {
                 warnings.push(name::unknown(self.target, &message(&answer)));
                 return Ok(None);
@@ -202,6 +202,11 @@ impl Examination<'_> {
         let second = self.request(path, trust, bearer, skew).await?;
         if second.status == 429 || second.status >= 500 {
             return Err(Verdict::Busy { status: second.status, retry_after: second.retry_after });
+        }
+        // Two refusals of two kinds: one of them, or both, were not meant.
+        if matches!(second.status, 401 | 403) && second.status != first.status {
+            let saw = format!("HTTP {} to {path}, then {}", first.status, second.status);
+            return Err(Verdict::Starting { saw });
         }
         Ok(second)
     }

@@ -130,7 +130,8 @@ pub fn judge(failure: &Failure) -> Option<Status> {
     }
 }
 
-/// One line of kubeadm's, known by its words.
+/// One line of kubeadm's, known by its words. What the API server said, or failed to say, is never the last word: the agent's own look comes
+/// next, and tells a server that starts, or a network that fails, from a token that is dead.
 struct Line {
     words: &'static str,
     code: &'static str,
@@ -138,6 +139,9 @@ struct Line {
     remedy: &'static str,
     waits: bool,
 }
+
+const LOST: &str = "The API server failed kubeadm after it had answered this program";
+const READYZ: &str = "kubectl get --raw '/readyz?verbose', on a control plane node";
 
 /// The first row that fits counts. To add a line, add a row.
 const LINES: &[Line] = &[
@@ -166,7 +170,7 @@ const LINES: &[Line] = &[
     Line {
         words: "Unauthorized",
         code: "token-rejected",
-        what: "The bootstrap token expired while the node was joining",
+        what: "The bootstrap token was refused while the node was joining",
         remedy: NEW_TOKEN,
         // The next look tries it again, and the next source after it.
         waits: true,
@@ -176,8 +180,17 @@ const LINES: &[Line] = &[
         code: "token-forbidden",
         what: "The bootstrap token may not read what a join needs",
         remedy: "on a control plane node: kubeadm init phase bootstrap-token (it makes the roles for joining nodes again)",
-        waits: false,
+        waits: true,
     },
+    Line {
+        words: "couldn't validate the identity of the API Server",
+        code: "endpoint-lost",
+        what: LOST,
+        remedy: READYZ,
+        waits: true,
+    },
+    Line { words: "failed to get config map", code: "endpoint-lost", what: LOST, remedy: READYZ, waits: true },
+    Line { words: "cannot get Node", code: "endpoint-lost", what: LOST, remedy: READYZ, waits: true },
     Line {
         words: "[ERROR ",
         code: "preflight",
@@ -252,7 +265,17 @@ mod tests {
             (
                 "failed to get config map: configmaps \"kubeadm-config\" is forbidden: User \"system:bootstrap:abcdef\" cannot get resource",
                 "token-forbidden",
-                false,
+                true,
+            ),
+            (
+                "error: error execution phase preflight: unable to fetch the kubeadm-config ConfigMap: failed to get config map: Get \"https://10.0.0.1:6443/api\": dial tcp: connection refused",
+                "endpoint-lost",
+                true,
+            ),
+            (
+                "error: error execution phase preflight: couldn't validate the identity of the API Server: failed to request the cluster-info ConfigMap: EOF",
+                "endpoint-lost",
+                true,
             ),
             (
                 "error: error execution phase preflight: [preflight] Some fatal errors occurred:\n\t[ERROR FileContent--proc-sys-net-ipv4-ip_forward]: /proc/sys/net/ipv4/ip_forward contents are not set to 1\n",

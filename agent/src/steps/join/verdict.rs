@@ -126,5 +126,9 @@ pub fn gravest(observations: &[Observation], target: &Target) -> Row {
         row(Action::Wait, "endpoint-unreachable", "No API server was asked", "", "add one to cluster.endpoints")
     });
     let why: Vec<String> = observations.iter().map(|seen| evidence(seen, target)).collect();
-    Row { saw: why.join("; "), ..gravest }
+    let asked = observations.iter().filter_map(|seen| match seen.verdict {
+        Verdict::Busy { retry_after, .. } => retry_after,
+        _ => None,
+    });
+    Row { saw: why.join("; "), leave_alone: asked.max(), ..gravest }
 }

@@ -99,9 +99,8 @@ pub fn decided_by_last(troubles: &[Trouble]) -> Status {
     match troubles {
         // As it always was where there is one source.
         [only] => {
-            let row = only.row.clone();
-            let finding = Finding::new(row.code, row.what, row.saw, row.remedy);
-            if row.action == Wait { Status::Waiting(finding) } else { Status::Broken(finding) }
+            let finding = only.row.finding(only.row.saw.clone());
+            if only.row.action == Wait { Status::Waiting(finding) } else { Status::Broken(finding) }
         }
         [.., last] => finding(last, troubles, last.row.action == Wait),
         [] => status(troubles),
@@ -111,7 +110,7 @@ pub fn decided_by_last(troubles: &[Trouble]) -> Status {
 fn finding(first: &Trouble, troubles: &[Trouble], waits: bool) -> Status {
     let others = troubles.iter().filter(|trouble| *trouble != first);
     let why: Vec<String> = std::iter::once(first).chain(others).map(ToString::to_string).collect();
-    let finding = Finding::new(first.row.code, first.row.what.clone(), why.join("; "), first.row.remedy.clone());
+    let finding = first.row.finding(why.join("; "));
     if waits { Status::Waiting(finding) } else { Status::Broken(finding) }
 }
 

@@ -1,8 +1,11 @@
 //! The table of what is seen, what it means, and who can cure it.
 
+use std::time::Duration;
+
 use super::{Action, Verdict, skew_text};
 use crate::host::network::UnreachableKind;
 use crate::identity::decision::same_uuid;
+use crate::step::Finding;
 use crate::steps::join::name;
 use crate::steps::join::target::Target;
 
@@ -19,6 +22,15 @@ pub struct Row {
     pub saw: String,
     /// What to do.
     pub remedy: String,
+    /// How long whoever was asked wants to be left alone.
+    pub leave_alone: Option<Duration>,
+}
+
+impl Row {
+    /// The finding, from what was seen.
+    pub fn finding(&self, saw: String) -> Finding {
+        Finding::new(self.code, self.what.clone(), saw, self.remedy.clone()).leaving_alone(self.leave_alone)
+    }
 }
 
 /// A row from anything that reads as text.
@@ -29,7 +41,7 @@ pub fn row(
     saw: impl Into<String>,
     remedy: impl Into<String>,
 ) -> Row {
-    Row { action, code, what: what.into(), saw: saw.into(), remedy: remedy.into() }
+    Row { action, code, what: what.into(), saw: saw.into(), remedy: remedy.into(), leave_alone: None }
 }
 
 /// How to make a token, and where it goes.
