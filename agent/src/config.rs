@@ -8,6 +8,7 @@ mod bootstrap_token;
 mod checks;
 pub mod driver;
 mod error;
+mod k3s_token;
 mod labels;
 mod layer;
 mod merge;
@@ -33,6 +34,7 @@ mod yaml_tree;
 pub use bootstrap_token::token_parts;
 pub use driver::{Branch, Driver, Flavour, KernelModules, Repository};
 pub use error::{ConfigError, ConfigErrors};
+pub use k3s_token::{K3sCredential, K3sToken};
 pub use labels::{Effect, Taint, label_value};
 pub use merge::Setting;
 pub use node_name::{LONGEST_NAME, NameTemplate, PLACEHOLDERS};
@@ -41,7 +43,8 @@ pub use provider_id::ProviderId;
 pub use redirect::{Family, Mark, Protocol, Redirect};
 pub use secret::{REDACTED, Secret};
 pub use sections::{
-    Cloud, Cluster, ClusterKind, Config, Containerd, Enabled, Gpu, Missing, NameTaken, Node, Redirects, Report, Role, Runtime,
+    Cloud, Cluster, ClusterKind, Config, Containerd, Enabled, Gpu, Init, Missing, NameTaken, Node, Redirects, Report, Role,
+    Runtime,
 };
 pub use service_url::ServiceUrl;
 pub use toolkit::{Toolkit, ToolkitMode};
@@ -127,6 +130,7 @@ pub fn load(sources: Vec<Source>) -> Result<Loaded, ConfigErrors> {
         errors.append(&mut found);
         merged.lay_over(statements);
     }
+    merged.follow_kind();
     errors.extend(merged.contradictions());
     if !errors.is_empty() {
         return Err(ConfigErrors(errors));

@@ -5,7 +5,9 @@ use std::collections::BTreeMap;
 use serde::Serialize;
 use serde_json::{Map, Value as Json};
 
+use super::bootstrap_token::bootstrap_token;
 use super::error::{ConfigError, ConfigErrors, quoted};
+use super::k3s_token::{K3sToken, contains_long_token};
 use super::labels::Taint;
 use super::layer::{Said, Statement, judge};
 use super::place::{Origin, Place};
@@ -30,6 +32,15 @@ pub struct Setting {
 /// Two ways to say one thing.
 const TOKEN: &str = "cluster.token";
 const TOKEN_FILE: &str = "cluster.token-file";
+
+/// Says what kind of token the cluster takes.
+const KIND: &str = "cluster.kind";
+
+/// What k3s has elsewhere (k3s documentation, "Advanced Options / Configuration").
+const OF_K3S: [(&str, &str); 2] = [
+    ("containerd.socket", "/run/k3s/containerd/containerd.sock"),
+    ("containerd.config-file", "/var/lib/rancher/k3s/agent/etc/containerd/config.toml"),
+];
 
 /// Together they say what is redirected.
 const REDIRECTS: &str = "redirects.rules";
@@ -86,13 +97,34 @@ impl Merged {
         }
     }
 
+    /// Defaults that hold for one kind of cluster alone.
+    pub fn follow_kind(&mut self) {
+        if self.said(KIND).is_none_or(|(kind, _)| kind != "k3s") {
+            return;
+        }
+        for (slot, key) in self.0.iter_mut().zip(KEYS) {
+            let of_k3s = OF_K3S.iter().find(|(path, _)| *path == key.path());
+            if let (Some((_, text)), Slot::Whole(value, place)) = (of_k3s, slot)
+                && place.origin == Origin::Default
+            {
+                *value = Json::String((*text).to_owned());
+            }
+        }
+    }
+
     /// What the layers say that cannot hold together.
     pub fn contradictions(&self) -> Vec<ConfigError> {
         let taints = self.rows().filter(|(key, _)| TAINTS.contains(&key.path().as_str()));
         let taints = taints.filter_map(|(key, slot)| twice_in_one_place(key, slot));
         let mut drivers = driver::contradictions(&|path| self.said(path));
         drivers.extend(toolkit::contradictions(&|path| self.said(path)));
-        self.two_tokens().into_iter().chain(taints).chain(self.redirects_that_meet()).chain(drivers).collect()
+        self.two_tokens()
+            .into_iter()
+            .chain(self.wrong_token())
+            .chain(taints)
+            .chain(self.redirects_that_meet())
+            .chain(drivers)
+            .collect()
     }
 
     /// The text that a key has, and its place; `None` where it has none.
@@ -127,6 +159,23 @@ impl Merged {
         let (token, file) = (place_of(TOKEN)?, place_of(TOKEN_FILE)?);
         let message = format!("this is given at {file}, and {TOKEN} at {token}");
         Some(ConfigError::new(file, message).about(TOKEN_FILE).hint("keep one of them"))
+    }
+
+    /// A token that the kind of cluster does not take.
+    fn wrong_token(&self) -> Option<ConfigError> {
+        let (token, place) = self.said(TOKEN)?;
+        let (row, is_k3s) = (KEYS.iter().find(|key| key.path() == TOKEN)?, self.said(KIND)?.0 == "k3s");
+        let (wrong, hint) = if is_k3s {
+            (
+                K3sToken::parse(token).err()?,
+                "right would be what /var/lib/rancher/k3s/server/node-token on a server says".to_owned(),
+            )
+        } else {
+            let of_k3s = if contains_long_token(token) { "; for k3s's token: cluster.kind = \"k3s\"" } else { "" };
+            (bootstrap_token(token).err()?, format!("{}{of_k3s}", row.right()))
+        };
+        let message = format!("the text of {} characters here {wrong}", token.chars().count());
+        Some(ConfigError::new(place, message).about(TOKEN).hint(hint))
     }
 
     /// The typed values.

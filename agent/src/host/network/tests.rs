@@ -105,7 +105,7 @@ fn ok(body: &str) -> String {
 }
 
 async fn get(url: String, trust: Trust, bearer: Option<Secret>) -> Result<Answer, Unreachable> {
-    RealNetwork::default().get(Get { url, trust, bearer, limit: Duration::from_millis(1500) }).await
+    RealNetwork::default().get(Get { url, trust, bearer, headers: Vec::new(), limit: Duration::from_millis(1500) }).await
 }
 
 async fn failure(url: String, ca: &str) -> Unreachable {

@@ -8,8 +8,7 @@ use super::target::Target;
 use crate::host::cluster::Node;
 use crate::host::network::Unreachable;
 use crate::step::{Finding, Status};
-pub use table::NEW_TOKEN;
-use table::row;
+pub use table::{NEW_TOKEN, Row, row};
 
 /// What was found out about one endpoint.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -121,13 +120,17 @@ pub fn evidence(observation: &Observation, target: &Target) -> String {
 
 /// When no endpoint passed: the gravest verdict decides, each endpoint is listed with its own.
 pub fn status(observations: &[Observation], target: &Target) -> Status {
-    let rows = observations.iter().map(|seen| seen.verdict.row(&seen.endpoint, target));
+    gravest(observations.iter().map(|seen| (seen.endpoint.as_str(), seen.verdict.row(&seen.endpoint, target))).collect())
+}
+
+/// The gravest of these rows decides; each endpoint is listed with what was seen there.
+pub fn gravest(rows: Vec<(&str, Row)>) -> Status {
+    let why: Vec<String> = rows.iter().map(|(endpoint, row)| format!("{endpoint}: {}", row.saw)).collect();
     // The first one of the gravest: `max_by_key` would take the last.
-    let gravest = rows.rev().max_by_key(|row| row.action);
+    let gravest = rows.into_iter().rev().map(|(_, row)| row).max_by_key(|row| row.action);
     let gravest = gravest.unwrap_or_else(|| {
         row(Action::Wait, "endpoint-unreachable", "No API server was asked", "", "add one to cluster.endpoints")
     });
-    let why: Vec<String> = observations.iter().map(|seen| evidence(seen, target)).collect();
     let finding = Finding::new(gravest.code, gravest.what, why.join("; "), gravest.remedy);
     if gravest.action == Action::Wait { Status::Waiting(finding) } else { Status::Broken(finding) }
 }
