@@ -14,8 +14,10 @@ mod joining;
 mod load_balancer;
 mod log;
 mod target;
+mod telling;
 #[cfg(test)]
 mod tests;
+mod trouble;
 mod verdict;
 
 use crate::config::{ClusterKind, Config, Role};

@@ -3,7 +3,7 @@
 //!
 //! Flags of the unit are louder than all files, and variables of its environment file quieter.
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 use serde::Deserialize;
 use serde_json::{Map, Value};
 
@@ -56,7 +56,7 @@ pub struct Registered {
 /// What the Node registers with.
 pub fn registered(look: Look<'_>) -> Result<Registered> {
     let wanted = Registration::wanted(look);
-    let written = look.text(DROP_IN)?.filter(|_| look.exists(K3S_CERTIFICATE).unwrap_or(false));
+    let written = if look.exists(K3S_CERTIFICATE)? { look.text(DROP_IN)? } else { None };
     Ok(match written.as_deref().and_then(Registration::read) {
         Some(registration) => Registered { registration, wanted_now: Some(wanted) },
         None => Registered { registration: wanted, wanted_now: None },
@@ -137,7 +137,12 @@ pub fn overridden(look: Look<'_>, unit_file: &str, unit_text: &str, written: &st
         if path.as_str() <= DROP_IN || !(name.ends_with(".yaml") || name.ends_with(".yml")) {
             continue;
         }
-        let theirs: Map<String, Value> = serde_saphyr::from_str(&look.text(&path)?.unwrap_or_default()).unwrap_or_default();
+        let text = look.text(&path)?.unwrap_or_default();
+        let is_empty = text.lines().map(str::trim).all(|line| line.is_empty() || line.starts_with(['#', '-']));
+        if is_empty {
+            continue;
+        }
+        let theirs: Map<String, Value> = serde_saphyr::from_str(&text).with_context(|| format!("reading {path}, as k3s does"))?;
         // Adding to a list takes nothing from it; of two single values the last counts.
         let overrides = |key: &&String| key.strip_suffix('+').map_or_else(|| is_ours(key), |key| ours.contains_key(key));
         if let Some(key) = theirs.keys().find(overrides) {

@@ -4,22 +4,18 @@ use std::time::{Duration, SystemTime};
 
 use anyhow::Result;
 
-use super::configuration::{self, Cluster, DROP_IN, TOKEN_FILE};
-use super::discovery::{Discovered, discover, try_password};
+use super::configuration::{Cluster, DROP_IN};
+use super::discovery::discover;
 use super::joined::{Membership, membership};
-use super::target::{self, Target};
-use super::verdict::{self, Observation, Verdict};
-use super::{load_balancer, log};
-use crate::config::{K3sToken, Secret};
+use super::telling::{other_token, tell, token_text};
+use super::trouble::{cannot_start, hash_before_ca, joining, not_joined, starting};
+use super::{load_balancer, target, verdict};
+use crate::host::cluster::K3S_CERTIFICATE;
 use crate::host::units::UnitState;
-use crate::identity;
 use crate::look::Look;
 use crate::show::utc;
-use crate::step::{Change, Finding, Status, UnitVerb};
-use crate::steps::join::{UNVERIFIED, to_another};
-
-/// Binds the node's name to this machine: whoever has another one is another machine to the cluster (k3s documentation, "Architecture").
-const PASSWORD_FILE: &str = "/etc/rancher/node/password";
+use crate::step::{Change, Status, UnitVerb};
+use crate::steps::join::UNVERIFIED;
 
 /// A good join takes seconds; until then nobody is asked again.
 const JOINS_WITHIN: Duration = Duration::from_secs(30);
@@ -120,160 +116,13 @@ async fn stranger(look: Look<'_>, why: String, damaged: &[&'static str], unit: &
     not_joined(look, &target, &found, unit).await
 }
 
-/// What of the files and the unit is not as it should be; `None` where k3s runs with all of it.
-fn tell(
-    look: Look<'_>,
-    why: &str,
-    damaged: &[&'static str],
-    cluster: Cluster,
-    token: Option<&Secret>,
-    unit: &UnitState,
-) -> Result<Option<Status>> {
-    let name = match identity::of(look)? {
-        Ok(identity) => identity.name,
-        Err(finding) => return Ok(Some(Status::Broken(finding))),
-    };
-    let service = super::unit(look.config).to_owned();
-    let cluster = Cluster { token_file: token.map(|_| TOKEN_FILE.to_owned()), ..cluster };
-    let text = configuration::text(look, &name, &configuration::registered(look)?.registration, &cluster);
-    let mut changes: Vec<Change> = damaged.iter().map(|path| Change::Remove { path: (*path).into(), secret: true }).collect();
-    if let Some(token) = token
-        && look.text(TOKEN_FILE)?.as_deref().map(str::trim) != Some(token.expose())
-    {
-        changes.push(Change::write_secret(TOKEN_FILE, format!("{}\n", token.expose())));
-    }
-    if look.text(DROP_IN)?.as_deref() != Some(&text) {
-        changes.push(Change::write(DROP_IN, text));
-    }
-    let is_up = unit.is_running() || unit.active == "activating";
-    let is_new = !changes.is_empty();
-    if is_new {
-        changes.push(Change::Sync);
-    }
-    if unit.file == "disabled" {
-        changes.push(Change::Unit(UnitVerb::Enable, service.clone()));
-    }
-    if is_new && is_up {
-        changes.push(Change::Unit(UnitVerb::Restart, service));
-    } else if !is_up && (is_new || !unit.cannot_start()) {
-        changes.push(Change::Unit(UnitVerb::Start, service));
-    }
-    Ok((!changes.is_empty()).then(|| Status::pending(why, changes)))
-}
-
-/// In the long form wherever the CA is known, so that k3s checks it, too.
-fn token_text(target: &Target, found: &Discovered) -> Secret {
-    found.hash.as_ref().map_or_else(|| target.token.short(), |hash| target.token.long(hash, target.user()))
-}
-
-/// k3s was told everything, runs, and has no certificate.
-async fn not_joined(look: Look<'_>, target: &Target, found: &Discovered, unit: &UnitState) -> Result<Status> {
-    let password = look.text(PASSWORD_FILE)?.map(|text| Secret::new(text.trim())).filter(|text| !text.expose().is_empty());
-    if let Some(password) = password
-        && let Some(verdict) = try_password(look, target, found, &password).await
-    {
-        if let (Verdict::PasswordRejected(message), Some(decision)) = (&verdict, &target.instead) {
-            return to_another(look, decision, &target.name, &format!("HTTP 403: {message}"));
-        }
-        return Ok(verdict::status(&[Observation { endpoint: found.endpoint.clone(), verdict }], target));
-    }
-    if unit.cannot_start() {
-        return Ok(Status::Broken(cannot_start(look).await));
-    }
-    Ok(match log::read(look, super::unit(look.config)).await {
-        log::Said { finding: Some(finding), .. } => Status::Broken(finding),
-        log::Said { last, .. } => Status::Waiting(Finding::new(
-            "k3s-not-joined",
-            "k3s runs, its server accepts the token, and the node has no certificate yet",
-            last.unwrap_or_else(|| "its log has no error".to_owned()),
-            format!("journalctl --boot --unit {} --lines 100", super::unit(look.config)),
-        )),
-    })
-}
-
-/// A member whose configuration has another token than k3s was given: k3s reads it at its next start.
-async fn other_token(look: Look<'_>) -> Result<Option<Status>> {
-    let kept = look.text(TOKEN_FILE)?.and_then(|text| K3sToken::parse(&text).ok());
-    let wanted = match target::token(look)? {
-        Ok(Some(token)) => token,
-        // Where a join was with a token, it may be taken out of the configuration afterwards.
-        Ok(None) => return Ok(None),
-        Err(finding) => return Ok(Some(Status::Broken(finding))),
-    };
-    let is_same_ca = |kept: &K3sToken| wanted.ca_hash.is_none() || wanted.ca_hash == kept.ca_hash;
-    if kept.is_some_and(|kept| kept.credential == wanted.credential && is_same_ca(&kept)) {
-        return Ok(None);
-    }
-    let before = Cluster::written(look)?;
-    let why = format!("{TOKEN_FILE} does not hold the configured token, which k3s reads at its next start");
-    let (cluster, text) = if look.config.makes_k3s_cluster() {
-        (before, wanted.short())
-    } else {
-        let target = match target::of(look)? {
-            Ok(target) => target,
-            Err(status) => return Ok(Some(status)),
-        };
-        match discover(look, &target, before.server.as_deref()).await {
-            Ok(found) => {
-                (Cluster { server: before.server.or(Some(found.endpoint.clone())), ..before }, token_text(&target, &found))
-            }
-            Err(observations) => return Ok(Some(verdict::status(&observations, &target))),
-        }
-    };
-    let Ok(identity) = identity::of(look)? else { return Ok(None) };
-    let cluster = Cluster { token_file: Some(TOKEN_FILE.to_owned()), ..cluster };
-    let drop_in = configuration::text(look, &identity.name, &configuration::registered(look)?.registration, &cluster);
-    let mut changes = vec![Change::write_secret(TOKEN_FILE, format!("{}\n", text.expose()))];
-    if look.text(DROP_IN)?.as_deref() != Some(&drop_in) {
-        changes.push(Change::write(DROP_IN, drop_in));
-    }
-    Ok(Some(Status::pending(why, changes)))
-}
-
 /// Whether k3s has run since before its certificate ended: only a start makes it ask for another one.
 fn expired_while_running(look: Look<'_>, unit: &UnitState) -> Result<bool> {
-    let has_certificate = look.exists(crate::host::cluster::K3S_CERTIFICATE)?;
+    let has_certificate = look.exists(K3S_CERTIFICATE)?;
     Ok(has_certificate && unit.is_running() && up(look, unit)? > A_DAY)
 }
 
 /// For how long the unit has been up.
 fn up(look: Look<'_>, unit: &UnitState) -> Result<Duration> {
     Ok(look.since_boot()?.saturating_sub(Duration::from_micros(unit.active_since)))
-}
-
-/// Why the unit cannot start, from its own log.
-async fn cannot_start(look: Look<'_>) -> Finding {
-    let unit = super::unit(look.config);
-    let said = log::read(look, unit).await;
-    said.finding.unwrap_or_else(|| {
-        Finding::new(
-            "k3s-cannot-start",
-            "k3s cannot start",
-            said.last.unwrap_or_else(|| format!("{unit} keeps failing, and its log does not say why")),
-            format!("journalctl --boot --unit {unit} --lines 100"),
-        )
-    })
-}
-
-/// A server says to systemd that it is started when it is ready, which may be never.
-async fn starting(look: Look<'_>) -> Finding {
-    let unit = super::unit(look.config);
-    let said = log::read(look, unit).await;
-    said.finding.unwrap_or_else(|| {
-        let last = said.last.unwrap_or_else(|| "its log has no error".to_owned());
-        Finding::new("k3s-starting", "k3s is being started", last, format!("journalctl --boot --unit {unit} --lines 100"))
-    })
-}
-
-fn joining(why: &str) -> Finding {
-    Finding::new("k3s-joining", "k3s was started and is joining", why, "wait; gpuk-agent doctor has the cause when it does not")
-}
-
-fn hash_before_ca() -> Finding {
-    Finding::new(
-        "token-of-another-cluster",
-        "The first server makes its cluster's CA, and its token has the hash of one already",
-        "cluster.init is \"this-node\", and the token is in the long form",
-        "give the password alone as cluster.token (any word), or none: k3s then makes one in /var/lib/rancher/k3s/server/token",
-    )
 }

@@ -75,8 +75,12 @@ pub fn of(look: Look<'_>) -> Result<Result<Target, Status>> {
             "on a server: cat /var/lib/rancher/k3s/server/token; then put that into cluster.token (or into the file that cluster.token-file names)",
         ))));
     }
-    let mut endpoints: Vec<String> = cluster.endpoints.iter().map(ToString::to_string).collect();
-    endpoints.dedup();
+    let mut endpoints: Vec<String> = Vec::new();
+    for endpoint in cluster.endpoints.iter().map(ToString::to_string) {
+        if !endpoints.contains(&endpoint) {
+            endpoints.push(endpoint);
+        }
+    }
     let instead = (look.config.node.name_taken == NameTaken::Suffix).then(|| identity.instead(look.facts)).flatten();
     Ok(Ok(Target { endpoints, token, pins, skip_pins, name: identity.name, role, instead }))
 }

@@ -146,14 +146,19 @@ async fn what_only_k3s_can_see_is_read_from_its_journal() {
 
 #[tokio::test(start_paused = true)]
 async fn a_server_joins_with_names_for_its_certificate() {
-    let machine =
-        Machine::new(&[(A, Server::good())]).set("cluster.endpoints", Some("https://k3s.example.com:6443,https://10.0.0.1:6443"));
+    let server = Server { bound: Some("another"), ..Server::good() };
+    let endpoints = "https://k3s.example.com:6443,https://10.0.0.1:6443";
+    let machine = Machine::new(&[(A, server.clone())]).set("cluster.endpoints", Some(endpoints));
     let machine = machine.set("node.role", Some("control-plane"));
     let made = machine.make().await;
     assert_eq!(made.last().map(String::as_str), Some("start k3s.service"));
-    assert!(settings(&machine).contains("tls-san+:\n  - \"k3s.example.com\"\n  - \"10.0.0.1\"\n"), "{}", settings(&machine));
+    let names = "tls-san+:\n  - \"k3s.example.com\"\n  - \"10.0.0.1\"\n";
+    assert!(settings(&machine).contains(names), "{}", settings(&machine));
     assert!(!settings(&machine).contains("cluster-init"));
     assert_eq!(machine.read(TOKEN_FILE).unwrap(), format!("K10{HASH}::server:{PASSWORD}\n"));
+    machine.write("/etc/rancher/node/password", "mine\n");
+    assert_eq!(machine.running_for(60).waiting(&Join).await.code, "k3s-not-joined");
+    assert!(!server.was_asked("/v1-k3s/client-kubelet.crt"), "a server asks itself for its certificate");
 }
 
 #[tokio::test(start_paused = true)]
