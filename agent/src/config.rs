@@ -9,6 +9,7 @@ mod checks;
 pub mod driver;
 mod error;
 mod join_credential;
+mod k3s_token;
 mod labels;
 mod layer;
 mod merge;
@@ -37,6 +38,7 @@ pub use bootstrap_token::{token_parts, without_tokens};
 pub use driver::{Branch, Driver, Flavour, KernelModules, Repository};
 pub use error::{ConfigError, ConfigErrors};
 pub use join_credential::JoinCredential;
+pub use k3s_token::{K3sCredential, K3sToken};
 pub use labels::{Effect, Taint, label_value};
 pub use merge::Setting;
 pub use mig_layout::MigLayout;
@@ -46,7 +48,8 @@ pub use provider_id::ProviderId;
 pub use redirect::{Family, Mark, Protocol, Redirect};
 pub use secret::{REDACTED, Secret};
 pub use sections::{
-    Cloud, Cluster, ClusterKind, Config, Containerd, Enabled, Gpu, Missing, NameTaken, Node, Redirects, Report, Role, Runtime,
+    Cloud, Cluster, ClusterKind, Config, Containerd, Enabled, Gpu, Init, Missing, NameTaken, Node, Redirects, Report, Role,
+    Runtime,
 };
 pub use service_url::ServiceUrl;
 pub use token_sources::{HostKey, Ssh, SshHost, TokenUrl};
@@ -133,6 +136,7 @@ pub fn load(sources: Vec<Source>) -> Result<Loaded, ConfigErrors> {
         errors.append(&mut found);
         merged.lay_over(statements);
     }
+    merged.follow_kind();
     errors.extend(merged.contradictions());
     if !errors.is_empty() {
         return Err(ConfigErrors(errors));

@@ -9,6 +9,7 @@ pub mod gpus;
 pub mod hostname;
 pub mod identity;
 pub mod join;
+pub mod k3s;
 pub mod kernel;
 pub mod kubelet;
 pub mod labels;

@@ -5,6 +5,7 @@ use std::fmt;
 use serde::{Serialize, Serializer};
 
 use super::bootstrap_token::contains_token;
+use super::k3s_token::contains_long_token;
 use super::place::Place;
 
 /// One thing that is wrong, where it is written, and what would be right.
@@ -92,6 +93,9 @@ pub(super) fn quoted(text: &str) -> String {
     const LONGEST: usize = 80;
     if contains_token(text) {
         return format!("a text of {} characters that contains a bootstrap token", text.chars().count());
+    }
+    if contains_long_token(text) {
+        return format!("a text of {} characters that contains a k3s token", text.chars().count());
     }
     let mut shown: String = text.chars().take(LONGEST).flat_map(char::escape_debug).collect();
     if text.chars().count() > LONGEST {

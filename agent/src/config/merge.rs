@@ -6,6 +6,8 @@ use serde::Serialize;
 use serde_json::{Map, Value as Json};
 
 use super::error::{ConfigError, ConfigErrors, quoted};
+use super::join_credential::join_credential;
+use super::k3s_token::{K3sToken, contains_long_token};
 use super::labels::Taint;
 use super::layer::{Said, Statement, judge};
 use super::place::{Origin, Place};
@@ -27,7 +29,17 @@ pub struct Setting {
     pub origin: Place,
 }
 
+const TOKEN: &str = "cluster.token";
 const TOKEN_COMMAND: &str = "cluster.token-command";
+
+/// Says what kind of token the cluster takes.
+const KIND: &str = "cluster.kind";
+
+/// What k3s has elsewhere (k3s documentation, "Advanced Options / Configuration").
+const OF_K3S: [(&str, &str); 2] = [
+    ("containerd.socket", "/run/k3s/containerd/containerd.sock"),
+    ("containerd.config-file", "/var/lib/rancher/k3s/agent/etc/containerd/config.toml"),
+];
 
 /// Together they say what is redirected.
 const REDIRECTS: &str = "redirects.rules";
@@ -76,6 +88,21 @@ impl Merged {
         }
     }
 
+    /// Defaults that hold for one kind of cluster alone.
+    pub fn follow_kind(&mut self) {
+        if self.said(KIND).is_none_or(|(kind, _)| kind != "k3s") {
+            return;
+        }
+        for (slot, key) in self.0.iter_mut().zip(KEYS) {
+            let of_k3s = OF_K3S.iter().find(|(path, _)| *path == key.path());
+            if let (Some((_, text)), Slot::Whole(value, place)) = (of_k3s, slot)
+                && place.origin == Origin::Default
+            {
+                *value = Json::String((*text).to_owned());
+            }
+        }
+    }
+
     /// What the layers say that cannot hold together.
     pub fn contradictions(&self) -> Vec<ConfigError> {
         let taints = self.rows().filter(|(key, _)| TAINTS.contains(&key.path().as_str()));
@@ -84,6 +111,7 @@ impl Merged {
         drivers.extend(toolkit::contradictions(&|path| self.said(path)));
         self.token_sources()
             .into_iter()
+            .chain(self.wrong_token())
             .chain(taints)
             .chain(self.redirects_that_meet())
             .chain(self.layout())
@@ -127,6 +155,23 @@ impl Merged {
             _ => None,
         });
         token_sources::contradictions(&|path| self.said(path)).into_iter().chain(command).collect()
+    }
+
+    /// A token that the kind of cluster does not take.
+    fn wrong_token(&self) -> Option<ConfigError> {
+        let (token, place) = self.said(TOKEN)?;
+        let (row, is_k3s) = (KEYS.iter().find(|key| key.path() == TOKEN)?, self.said(KIND)?.0 == "k3s");
+        let (wrong, hint) = if is_k3s {
+            (
+                K3sToken::parse(token).err()?,
+                "right would be what /var/lib/rancher/k3s/server/node-token on a server says".to_owned(),
+            )
+        } else {
+            let of_k3s = if contains_long_token(token) { "; for k3s's token: cluster.kind = \"k3s\"" } else { "" };
+            (join_credential(token).err()?, format!("{}{of_k3s}", row.right()))
+        };
+        let message = format!("the text of {} characters here {wrong}", token.chars().count());
+        Some(ConfigError::new(place, message).about(TOKEN).hint(hint))
     }
 
     /// The typed values.

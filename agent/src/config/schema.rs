@@ -4,7 +4,7 @@
 
 use super::checks::{Check, absolute_path, cluster_name, image, kubelet_argument, node_address, sha256, some_time, typed};
 use super::driver::{Branch, Repository};
-use super::join_credential::join_credential;
+use super::k3s_token::any_token;
 use super::labels::{Taint, check_label};
 use super::mig_layout::MigLayout;
 use super::node_name::NameTemplate;
@@ -113,7 +113,7 @@ const NAME_TEMPLATE: &str = "a-z 0-9 - and the placeholders {instance-id}, {inst
 /// The keys, by section, in the order in which they are shown.
 pub static KEYS: &[Key] = &[
     Key {
-        kind: Kind::Choice(&["kubeadm", "none"]),
+        kind: Kind::Choice(&["kubeadm", "k3s", "none"]),
         default: Some("kubeadm"),
         documentation: "How the node joins; \"none\" prepares the machine and joins nothing.",
         ..key("cluster", "kind", "\"kubeadm\"")
@@ -129,9 +129,9 @@ pub static KEYS: &[Key] = &[
         ..key("cluster", "endpoints", "[\"https://api.example.com:6443\"]")
     },
     Key {
-        kind: Kind::Text("six characters, a dot, sixteen characters of a-z 0-9", join_credential),
+        kind: Kind::Text("six characters, a dot, sixteen characters of a-z 0-9", any_token),
         secret: true,
-        documentation: "Bootstrap token that lets the node ask for its certificate, tried last; or the whole kubeadm join command.",
+        documentation: "Bootstrap token that lets the node ask for its certificate, tried last, or the whole kubeadm join command; with kind k3s, k3s's token.",
         ..key("cluster", "token", "\"abcdef.0123456789abcdef\"")
     },
     Key {
@@ -164,6 +164,12 @@ pub static KEYS: &[Key] = &[
         default: Some("false"),
         documentation: "Joins whatever cluster answers; who controls the network then controls the node.",
         ..key("cluster", "unsafe-skip-ca-verification", "false")
+    },
+    Key {
+        kind: Kind::Choice(&["never", "this-node"]),
+        default: Some("never"),
+        documentation: "Whether this control plane node makes the cluster where there is none yet; of all nodes, one may.",
+        ..key("cluster", "init", "\"this-node\"")
     },
     Key {
         kind: Kind::Text("numbers with the units s, m, h or d", typed::<Period>),
@@ -370,7 +376,7 @@ pub static KEYS: &[Key] = &[
     Key {
         kind: Kind::Text("a path from the root", absolute_path),
         default: Some("/run/containerd/containerd.sock"),
-        documentation: "Socket of containerd.",
+        documentation: "Socket of containerd; with cluster.kind k3s the default is /run/k3s/containerd/containerd.sock.",
         ..key("containerd", "socket", "\"/run/containerd/containerd.sock\"")
     },
     Key {

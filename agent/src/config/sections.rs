@@ -7,6 +7,7 @@ use std::path::PathBuf;
 use serde::{Deserialize, Serialize};
 
 use super::driver::Driver;
+use super::k3s_token::K3sToken;
 use super::labels::Taint;
 use super::mig_layout::{self, MigLayout};
 use super::node_name::NameTemplate;
@@ -65,6 +66,8 @@ pub struct Cluster {
     pub ca_cert_hashes: Vec<Pin>,
     /// Joins without a pin.
     pub unsafe_skip_ca_verification: bool,
+    /// Who makes the cluster.
+    pub init: Init,
     /// How long `up` goes on while nothing gets better.
     pub patience: Period,
 }
@@ -75,8 +78,20 @@ pub struct Cluster {
 pub enum ClusterKind {
     /// By `kubeadm join`.
     Kubeadm,
+    /// By k3s itself, whose program and unit are installed already.
+    K3s,
     /// Not at all.
     None,
+}
+
+/// Who makes a cluster that is not there yet.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Init {
+    /// Somebody else.
+    Never,
+    /// This node, which must be a control plane node.
+    ThisNode,
 }
 
 /// `[node]`
@@ -264,15 +279,30 @@ impl Config {
         self.cluster.kind != ClusterKind::None && self.node.role != Role::Observed
     }
 
+    /// Whether this machine is the first server of a k3s cluster.
+    pub fn makes_k3s_cluster(&self) -> bool {
+        let cluster = &self.cluster;
+        cluster.kind == ClusterKind::K3s && cluster.init == Init::ThisNode && self.node.role == Role::ControlPlane
+    }
+
     /// What is still needed before the node can join. Not an error: `plan` and `doctor` work without.
     pub fn missing_for_join(&self) -> Vec<Missing> {
         let cluster = &self.cluster;
         if !self.wants_join() {
             return Vec::new();
         }
+        if self.makes_k3s_cluster() {
+            return Vec::new();
+        }
         let asks_control_plane = !cluster.ssh.hosts.is_empty();
+        // A token of k3s may have the hash in it, and one in a file is not known yet.
+        let token = cluster.token.as_ref().and_then(|token| K3sToken::parse(token.expose()).ok());
+        let may_be_long = cluster.token.is_none() || token.is_some_and(|token| token.ca_hash.is_some());
         // What answers with a known host key may say the pin, too.
-        let is_trusted = !cluster.ca_cert_hashes.is_empty() || cluster.unsafe_skip_ca_verification || asks_control_plane;
+        let is_trusted = !cluster.ca_cert_hashes.is_empty()
+            || cluster.unsafe_skip_ca_verification
+            || asks_control_plane
+            || cluster.kind == ClusterKind::K3s && may_be_long;
         let has_token = cluster.token.is_some()
             || cluster.token_file.is_some()
             || cluster.token_url.is_some()

@@ -20,7 +20,7 @@ const CONTROL_PLANE: &[&str] = &["/etc/kubernetes/manifests/kube-apiserver.yaml"
 
 /// A managed platform's images, each by the directory or file that its own bootstrap needs: awslabs/amazon-eks-ami, GKE's configure.sh,
 /// Azure/AgentBaker. A node of k3s or RKE2, server or agent, is known by the keys in its data directory: these have a kubelet of their own
-/// inside, under a name of their own, and are not joined by this program. To add a platform, add a row.
+/// inside, under a name of their own, and are left alone unless this program joined them. To add a platform, add a row.
 const MANAGED: &[(&str, &str)] = &[
     ("EKS", "/etc/eks"),
     ("GKE", "/home/kubernetes/kube-env"),
@@ -33,6 +33,10 @@ const MANAGED: &[(&str, &str)] = &[
     ("RKE2", "/var/lib/rancher/rke2/agent/client-kubelet.crt"),
 ];
 
+/// k3s's server, and what the agent writes where it is the one that joins a node of k3s: then no platform manages it.
+const K3S_SERVER: &str = "/var/lib/rancher/k3s/server/tls";
+const K3S_DROP_IN: &str = "/etc/rancher/k3s/config.yaml.d/50-gpuk-agent.yaml";
+
 /// Looks for them.
 pub fn marks(look: Look<'_>) -> Result<Marks> {
     let mut marks = Marks::default();
@@ -41,7 +45,11 @@ pub fn marks(look: Look<'_>) -> Result<Marks> {
             marks.control_plane = Some((*path).to_owned());
         }
     }
-    for (platform, path) in MANAGED {
+    let is_ours = look.exists(K3S_DROP_IN)?;
+    if is_ours && marks.control_plane.is_none() && look.exists(K3S_SERVER)? {
+        marks.control_plane = Some(K3S_SERVER.to_owned());
+    }
+    for (platform, path) in MANAGED.iter().filter(|(platform, _)| !(is_ours && *platform == "k3s")) {
         if marks.managed.is_none() && look.exists(path)? {
             marks.managed = Some(format!("{platform}: {path} is there"));
         }
@@ -79,6 +87,21 @@ mod tests {
             assert!(role == Role::Observed && why.contains(&format!("{platform}: {path} is there")), "{why}");
         }
         assert_eq!(role("/etc/kubernetes/manifests/x.yaml").0, Role::Worker);
+    }
+
+    #[test]
+    fn a_node_of_k3s_that_this_program_joined_is_no_platforms() {
+        let root = tempfile::tempdir().unwrap();
+        let host = Host::of_fakes(root.path()).unwrap();
+        let config: Config = crate::config::load(Vec::new()).unwrap().config;
+        let found = |paths: &[&str]| {
+            paths.iter().for_each(|path| host.record(path.as_ref(), &crate::step::Contents::plain("")).unwrap());
+            marks(Look::new(&host, &config, &Facts::default())).unwrap()
+        };
+        assert_eq!(found(&[K3S_DROP_IN, "/var/lib/rancher/k3s/agent/client-kubelet.crt"]), Marks::default());
+        let server = Marks { control_plane: Some(K3S_SERVER.to_owned()), managed: None };
+        assert_eq!(found(&["/var/lib/rancher/k3s/server/tls/server-ca.crt"]), server);
+        assert!(found(&["/var/lib/rancher/rke2/server/tls/server-ca.crt"]).managed.is_some());
     }
 
     #[test]

@@ -24,6 +24,15 @@ pub const KUBELET_KUBECONFIG: &str = "/etc/kubernetes/kubelet.conf";
 /// Where managed platforms put it (EKS, GKE, AKS).
 const MANAGED_KUBECONFIG: &str = "/var/lib/kubelet/kubeconfig";
 
+/// Where k3s puts it, on agents and servers (k3s, `pkg/agent/config`).
+pub const K3S_KUBECONFIG: &str = "/var/lib/rancher/k3s/agent/kubelet.kubeconfig";
+
+/// The client certificate of the kubelet in k3s, and CA certificates behind it.
+pub const K3S_CERTIFICATE: &str = "/var/lib/rancher/k3s/agent/client-kubelet.crt";
+
+/// The key to it.
+pub const K3S_KEY: &str = "/var/lib/rancher/k3s/agent/client-kubelet.key";
+
 /// Where the kubelet keeps its certificates and keys (kubelet, `--cert-dir`).
 pub const KUBELET_CERTIFICATES: &str = "/var/lib/kubelet/pki";
 
@@ -108,7 +117,9 @@ impl ApiServer {
     }
 
     fn kubeconfig(&self) -> Option<&'static str> {
-        [KUBELET_KUBECONFIG, MANAGED_KUBECONFIG].into_iter().find(|path| self.files.exists(path.as_ref()).unwrap_or(false))
+        [KUBELET_KUBECONFIG, MANAGED_KUBECONFIG, K3S_KUBECONFIG]
+            .into_iter()
+            .find(|path| self.files.exists(path.as_ref()).unwrap_or(false))
     }
 
     fn credential(&self) -> Result<Credential, ClusterError> {
@@ -116,7 +127,8 @@ impl ApiServer {
         let broken = |why: String| ClusterError::NoCredential(format!("{path}: {why}"));
         let text = self.files.text(path.as_ref()).map_err(|error| broken(format!("{error:#}")))?;
         let kubeconfig = text.ok_or_else(|| broken("there is no such file".to_owned()))?;
-        let certificate = self.files.read(KUBELET_CERTIFICATE.as_ref()).map_err(|error| broken(format!("{error:#}")))?;
+        let certificate = if path == K3S_KUBECONFIG { K3S_CERTIFICATE } else { KUBELET_CERTIFICATE };
+        let certificate = self.files.read(certificate.as_ref()).map_err(|error| broken(format!("{error:#}")))?;
         Ok(Credential { path, kubeconfig, certificate })
     }
 

@@ -19,7 +19,7 @@ pub use scripted::ScriptedNetwork;
 /// Whom to trust for one request.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Trust {
-    /// Any certificate: only for the first, unverified look of kubeadm's discovery. Never with a credential.
+    /// Any certificate: only for the first, unverified look of a discovery. Never with a credential.
     Anyone,
     /// Only certificates under these CA certificates (PEM), with the right name and dates.
     Only(String),
@@ -34,6 +34,8 @@ pub struct Get {
     pub trust: Trust,
     /// A bearer token. Never sent when `trust` is `Anyone`.
     pub bearer: Option<Secret>,
+    /// Further headers that carry a credential, e.g. `authorization`. Never sent when `trust` is `Anyone`.
+    pub headers: Vec<(&'static str, Secret)>,
     /// From the first packet to the last byte.
     pub limit: Duration,
 }
@@ -125,12 +127,13 @@ impl Network for RealNetwork {
             .redirect(reqwest::redirect::Policy::none())
             .timeout(request.limit)
             .user_agent(concat!("gpuk-agent/", env!("CARGO_PKG_VERSION")));
-        builder = match (&request.trust, &request.bearer) {
-            (Trust::Anyone, Some(_)) => {
+        let has_credential = request.bearer.is_some() || !request.headers.is_empty();
+        builder = match &request.trust {
+            Trust::Anyone if has_credential => {
                 return Err(other("a credential is never sent to a server that is not verified".to_owned()));
             }
-            (Trust::Anyone, None) => builder.tls_danger_accept_invalid_certs(true),
-            (Trust::Only(pem), _) => {
+            Trust::Anyone => builder.tls_danger_accept_invalid_certs(true),
+            Trust::Only(pem) => {
                 let roots = reqwest::Certificate::from_pem_bundle(pem.as_bytes()).map_err(|error| other(causes(&error)))?;
                 builder.tls_certs_only(roots)
             }
@@ -139,6 +142,12 @@ impl Network for RealNetwork {
         let mut call = client.get(&request.url);
         if let Some(token) = &request.bearer {
             call = call.bearer_auth(token.expose());
+        }
+        for (name, value) in &request.headers {
+            let mut value =
+                http::HeaderValue::from_str(value.expose()).map_err(|_| other(format!("the header {name} cannot be sent")))?;
+            value.set_sensitive(true);
+            call = call.header(*name, value);
         }
         let response = call.send().await.map_err(|error| unreachable(&error))?;
         let header = |name: &str| response.headers().get(name).and_then(|value| value.to_str().ok()).map(str::to_owned);

@@ -5,14 +5,15 @@ use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
 use x509_cert::der::Decode;
 
+use crate::config::ClusterKind;
 use crate::digest::sha256;
-use crate::host::cluster::KUBELET_CERTIFICATE;
+use crate::host::cluster::{K3S_CERTIFICATE, KUBELET_CERTIFICATE};
 use crate::look::Look;
 
 /// The certificate file, as far as it says whose it is.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct NodeCertificate {
-    /// SHA-256 of the whole file in hexadecimal digits. The file holds the key as well, so nobody can make another one of this digest.
+    /// SHA-256 of the whole file in hexadecimal digits. Each certificate has a serial number and a signature of its own, so there is no other file of this digest.
     pub digest: String,
     /// The node in its common name; `None` when the file is damaged.
     pub node: Option<String>,
@@ -21,7 +22,8 @@ pub struct NodeCertificate {
 impl NodeCertificate {
     /// The kubelet's current one, or `None` when there is none.
     pub fn read(look: Look<'_>) -> Result<Option<Self>> {
-        let Some(bytes) = look.read(KUBELET_CERTIFICATE)? else { return Ok(None) };
+        let path = if look.config.cluster.kind == ClusterKind::K3s { K3S_CERTIFICATE } else { KUBELET_CERTIFICATE };
+        let Some(bytes) = look.read(path)? else { return Ok(None) };
         Ok(Some(Self { digest: sha256(&bytes), node: node(&bytes) }))
     }
 }

@@ -84,7 +84,7 @@ async fn without_runtime_class(look: Look<'_>) -> Result<Option<Finding>> {
         Ok(Some(handler)) if handler == RUNTIME_CLASS => return Ok(None),
         Ok(Some(handler)) => format!("RuntimeClass {RUNTIME_CLASS} has the handler {handler:?}"),
         Ok(None) => format!("there is no RuntimeClass {RUNTIME_CLASS}"),
-        Err(error) => return Ok(Some(node::unreachable(&error))),
+        Err(error) => return Ok(Some(node::unreachable(look, &error))),
     };
     Ok(Some(Finding::new(
         "runtime-class-missing",

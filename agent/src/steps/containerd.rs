@@ -20,6 +20,7 @@ use crate::config::Enabled;
 use crate::host::apply::Failure;
 use crate::look::Look;
 use crate::step::{Finding, Stage, Status, Step, Watched};
+use crate::steps::k3s;
 
 pub mod changes;
 pub mod edit;
@@ -59,6 +60,9 @@ impl Step for Containerd {
     async fn check(&self, look: Look<'_>) -> Result<Status> {
         if let Some(finding) = without_gpu(look) {
             return Ok(Status::Broken(finding));
+        }
+        if k3s::is_wanted(look.config) {
+            return k3s::containerd(look);
         }
         examine(look, &Wanted::of(look)).await
     }

@@ -3,9 +3,12 @@
 use anyhow::Result;
 use async_trait::async_trait;
 
+use super::k3s;
 use super::kubelet::UNIT as KUBELET;
 use crate::digest::sha256;
-use crate::host::cluster::{KUBELET_CERTIFICATE, KUBELET_CERTIFICATES, KUBELET_KUBECONFIG};
+use crate::host::cluster::{
+    K3S_CERTIFICATE, K3S_KEY, K3S_KUBECONFIG, KUBELET_CERTIFICATE, KUBELET_CERTIFICATES, KUBELET_KUBECONFIG,
+};
 use crate::identity::decision::{DECISION_FILE, Origin};
 use crate::identity::{self, Identity};
 use crate::look::Look;
@@ -13,6 +16,16 @@ use crate::step::{Change, Finding, Stage, Status, Step, UnitVerb};
 
 /// What a kubelet starts from, besides its certificates (kubeadm, "Implementation details").
 const KUBECONFIGS: [&str; 2] = [KUBELET_KUBECONFIG, "/etc/kubernetes/bootstrap-kubelet.conf"];
+
+/// What k3s starts from; the password binds a name to a machine, and another machine needs its own.
+const OF_K3S: [&str; 6] = [
+    K3S_KUBECONFIG,
+    "/etc/rancher/node/password",
+    "/var/lib/rancher/k3s/agent/serving-kubelet.crt",
+    "/var/lib/rancher/k3s/agent/serving-kubelet.key",
+    K3S_KEY,
+    K3S_CERTIFICATE,
+];
 
 /// The node's name is decided and kept, and nobody else's credentials are on its disk.
 pub struct OwnIdentity;
@@ -61,9 +74,10 @@ impl Step for OwnIdentity {
         }
         let mut changes = Vec::new();
         if look.running_system() {
-            let kubelet = look.unit(KUBELET).await?.unwrap_or_default();
+            let service = if k3s::is_wanted(look.config) { k3s::unit(look.config) } else { KUBELET };
+            let kubelet = look.unit(service).await?.unwrap_or_default();
             if kubelet.is_running() || kubelet.active == "activating" || kubelet.cannot_start() {
-                changes.push(Change::Unit(UnitVerb::Stop, KUBELET.to_owned()));
+                changes.push(Change::Unit(UnitVerb::Stop, service.to_owned()));
             }
         }
         let removals = foreign.into_iter().map(|path| Change::Remove { path: path.into(), secret: true });
@@ -113,6 +127,9 @@ fn evidence(look: Look<'_>, identity: &Identity) -> String {
 /// The files of the other node's membership that are still here, in the order in which they go: what tells that they are the other
 /// node's (its client certificate) last, and a link before the file that it leads to.
 fn foreign_credentials(look: Look<'_>, origin: &Origin, is_new: bool) -> Result<Vec<String>> {
+    if k3s::is_wanted(look.config) {
+        return foreign_to_k3s(look, origin, is_new);
+    }
     let mut others = Vec::new();
     let mut telling = Vec::new();
     for name in look.list(KUBELET_CERTIFICATES)? {
@@ -132,6 +149,19 @@ fn foreign_credentials(look: Look<'_>, origin: &Origin, is_new: bool) -> Result<
     }
     telling.sort_by_key(|path| path != KUBELET_CERTIFICATE);
     paths.extend(others.into_iter().chain(telling));
+    Ok(paths)
+}
+
+/// The same on a node of k3s.
+fn foreign_to_k3s(look: Look<'_>, origin: &Origin, is_new: bool) -> Result<Vec<String>> {
+    let digest = look.read(K3S_CERTIFICATE)?.map(|bytes| sha256(&bytes));
+    let is_telling = digest.is_some() && digest == origin.certificate;
+    let mut paths = Vec::new();
+    for path in OF_K3S.into_iter().filter(|_| is_telling || is_new) {
+        if look.exists(path)? {
+            paths.push(path.to_owned());
+        }
+    }
     Ok(paths)
 }
 

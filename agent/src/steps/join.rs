@@ -11,6 +11,7 @@ mod kubeadm;
 mod kubelet_log;
 mod leaving;
 mod name;
+mod race;
 mod renewal;
 mod target;
 #[cfg(test)]
@@ -22,6 +23,7 @@ use std::time::{Duration, SystemTime};
 use anyhow::Result;
 use async_trait::async_trait;
 
+use super::k3s;
 use super::kubelet::UNIT as KUBELET;
 use crate::config::Role;
 use crate::host::apply::Failure;
@@ -29,14 +31,16 @@ use crate::host::programs::Question;
 use crate::look::{Look, is_blank};
 use crate::show::utc;
 use crate::step::{Change, Finding, Stage, Status, Step, UnitVerb, Watched};
-pub(crate) use cluster_info::authorities;
+pub use cluster_info::{Authority, authorities};
 use credential::Opened;
-pub use discovery::SKEW;
-pub use joined::{AUTHORITY, CERTIFICATE, server};
+pub use discovery::{SETTLE, SKEW};
+pub use joined::{AUTHORITY, CERTIFICATE, Certificate as ClientCertificate, examine, server};
 use joined::{KUBELET_CONFIG, Membership};
-pub use name::joined_onto;
+pub use name::{joined_onto, to_another};
+pub use race::race;
 pub use renewal::rebuilt;
-pub use verdict::{skew, skew_text};
+pub use target::UNVERIFIED;
+pub use verdict::{Action, Row, gravest, row, skew, skew_text};
 
 /// Joins the configured cluster with a bootstrap token, and keeps the kubelet running afterwards.
 pub struct Join;
@@ -64,6 +68,7 @@ impl Step for Join {
             Watched::Directory("/etc/kubernetes"),
             Watched::Directory("/etc/kubernetes/pki"),
             Watched::Directory("/var/lib/kubelet/pki"),
+            Watched::Directory("/var/lib/rancher/k3s/agent"),
         ]
     }
 
@@ -75,6 +80,9 @@ impl Step for Join {
     async fn check(&self, look: Look<'_>) -> Result<Status> {
         if !look.config.wants_join() {
             return Ok(Status::Ready("not asked to join a cluster".to_owned()));
+        }
+        if k3s::is_wanted(look.config) {
+            return k3s::join(look).await;
         }
         match joined::membership(look)? {
             Membership::Member { until } => member(look, until).await,

@@ -1,8 +1,8 @@
 //! Labels, taints and provider id count only when the kubelet registers its Node, so its flags must be right before it starts.
 
-mod differences;
+pub mod differences;
 mod environment_file;
-mod registration;
+pub mod registration;
 #[cfg(test)]
 mod tests;
 
@@ -12,6 +12,7 @@ use anyhow::Result;
 use async_trait::async_trait;
 
 use super::join::CERTIFICATE;
+use super::k3s;
 use crate::host::units::{UNIT_DIRECTORIES, UnitState};
 use crate::identity;
 use crate::look::Look;
@@ -61,10 +62,17 @@ impl Step for Kubelet {
     }
 
     fn watches(&self) -> &'static [Watched] {
-        &[Watched::Directory("/etc/systemd/system/kubelet.service.d"), Watched::Directory("/etc/default")]
+        &[
+            Watched::Directory("/etc/systemd/system/kubelet.service.d"),
+            Watched::Directory("/etc/default"),
+            Watched::Directory("/etc/rancher/k3s/config.yaml.d"),
+        ]
     }
 
     async fn check(&self, look: Look<'_>) -> Result<Status> {
+        if k3s::is_wanted(look.config) {
+            return k3s::kubelet(look).await;
+        }
         let mut installed = false;
         for place in UNIT_DIRECTORIES {
             installed = installed || look.exists(format!("{place}/{UNIT}"))?;
@@ -123,7 +131,8 @@ impl Step for Kubelet {
             let flags = flags.all();
             let flags = if flags.is_empty() { "no flags of ours".to_owned() } else { flags.join(" ") };
             let name = identity::name(look).unwrap_or_else(|| "NAME".to_owned());
-            let differing = registered.and_then(|registered| differences(&registered, &wanted, look.config, &name));
+            let differing =
+                registered.and_then(|registered| differences(&registered, &wanted, look.config, &name, (FLAGS_FILE, "kubelet")));
             return Ok(Status::Ready(differing.map_or(flags.clone(), |differing| format!("{flags}; {differing}"))));
         }
         Ok(Status::pending(wrong.join(", "), changes))

@@ -1,6 +1,6 @@
 //! A join is done when the Node object exists with our machine id and boot id and is Ready, not when a program exits 0.
 
-mod endpoint;
+pub mod endpoint;
 
 use std::time::{Duration, SystemTime};
 
@@ -8,8 +8,8 @@ use anyhow::Result;
 use async_trait::async_trait;
 
 use super::join::joined_onto;
-use super::kubelet;
-use crate::host::cluster::{ClusterError, Node as NodeObject};
+use super::{k3s, kubelet};
+use crate::host::cluster::{ClusterError, K3S_CERTIFICATE, KUBELET_CERTIFICATE, Node as NodeObject};
 use crate::identity;
 use crate::look::Look;
 use crate::step::{Change, Finding, Stage, Status, Step, UnitVerb};
@@ -54,20 +54,26 @@ impl Step for Node {
                 format!(
                     "the cluster gave up Node {name} while it did not answer, and its kubelet is slow to notice that it does again"
                 ),
-                vec![Change::Unit(UnitVerb::Restart, kubelet::UNIT.to_owned())],
+                vec![Change::Unit(UnitVerb::Restart, unit_of(look).to_owned())],
             )),
             Ok(Some(node)) => Ok(match (judge(look, &name, &node), joined_onto(look, &node)?) {
                 (Status::Ready(evidence), Some(kept)) => Status::Ready(format!("{evidence}; {kept}")),
                 (status, _) => status,
             }),
             Ok(None) => missing(look, &name).await,
-            Err(error @ ClusterError::Unreachable(_)) => Ok(match endpoint::elsewhere(look).await? {
-                Some(status) => status,
-                None => Status::Waiting(unreachable(&error)),
-            }),
-            Err(error) => Ok(Status::Waiting(unreachable(&error))),
+            Err(error @ ClusterError::Unreachable(_)) => {
+                let is_k3s = k3s::is_wanted(look.config);
+                let more = if is_k3s { k3s::elsewhere(look).await? } else { endpoint::elsewhere(look).await? };
+                Ok(more.unwrap_or_else(|| Status::Waiting(unreachable(look, &error))))
+            }
+            Err(error) => Ok(Status::Waiting(unreachable(look, &error))),
         }
     }
+}
+
+/// The unit that runs the kubelet.
+fn unit_of(look: Look<'_>) -> &'static str {
+    if k3s::is_wanted(look.config) { k3s::unit(look.config) } else { kubelet::UNIT }
 }
 
 /// A kubelet that runs and says nothing, though the API server answers: after an outage it comes back by itself 49 s later, after a
@@ -78,7 +84,7 @@ async fn is_given_up(look: Look<'_>, node: &NodeObject) -> Result<bool> {
         return Ok(false);
     }
     let Ok(since) = node.ready_since.parse::<jiff::Timestamp>().map(SystemTime::from) else { return Ok(false) };
-    let unit = look.unit(kubelet::UNIT).await?.unwrap_or_default();
+    let unit = look.unit(unit_of(look)).await?.unwrap_or_default();
     let up = look.since_boot()?.saturating_sub(Duration::from_micros(unit.active_since));
     let now = look.now();
     let started = now.checked_sub(up).unwrap_or(SystemTime::UNIX_EPOCH);
@@ -96,8 +102,8 @@ pub(super) async fn own(look: Look<'_>) -> Result<Result<(String, NodeObject), S
     };
     Ok(match look.node(&name).await {
         Ok(Some(node)) => Ok((name, node)),
-        Ok(None) => Err(Status::Waiting(not_registered(&name))),
-        Err(error) => Err(Status::Waiting(unreachable(&error))),
+        Ok(None) => Err(Status::Waiting(not_registered(look, &name))),
+        Err(error) => Err(Status::Waiting(unreachable(look, &error))),
     })
 }
 
@@ -110,7 +116,8 @@ pub(super) fn judge(look: Look<'_>, name: &str, node: &NodeObject) -> Status {
             "Another machine uses this node's name",
             identity::both_machines(node, &facts.machine_id, facts.dmi.product_uuid.as_deref()),
             format!(
-                "if the other machine is gone: kubectl delete node {name}, then: systemctl restart kubelet; if it lives: give one of them another [node] name"
+                "if the other machine is gone: kubectl delete node {name}, then: systemctl restart {}; if it lives: give one of them another [node] name",
+                unit_of(look).trim_end_matches(".service")
             ),
         ));
     }
@@ -119,7 +126,7 @@ pub(super) fn judge(look: Look<'_>, name: &str, node: &NodeObject) -> Status {
             "node-not-seen-since-boot",
             "The kubelet has not reported since this boot",
             format!("Node {name} still shows boot {:?}", node.boot_id),
-            "journalctl -b -u kubelet",
+            format!("journalctl -b -u {}", unit_of(look)),
         ));
     }
     if node.is_ready() {
@@ -137,32 +144,38 @@ pub(super) fn judge(look: Look<'_>, name: &str, node: &NodeObject) -> Status {
             "node-not-ready",
             "The node is registered but has not reported yet",
             format!("Node {name} has no condition Ready"),
-            "journalctl -b -u kubelet",
+            format!("journalctl -b -u {}", unit_of(look)),
         )),
     }
 }
 
 async fn missing(look: Look<'_>, name: &str) -> Result<Status> {
-    let unit = look.unit(kubelet::UNIT).await?.unwrap_or_default();
+    let unit = look.unit(unit_of(look)).await?.unwrap_or_default();
     if unit.is_running() && look.since_boot()?.saturating_sub(Duration::from_micros(unit.active_since)) > REGISTERS_WITHIN {
         let why = format!("there is no Node {name}: it was deleted while its kubelet ran, which never registers again by itself");
-        return Ok(Status::pending(why, vec![Change::Unit(UnitVerb::Restart, kubelet::UNIT.to_owned())]));
+        return Ok(Status::pending(why, vec![Change::Unit(UnitVerb::Restart, unit_of(look).to_owned())]));
     }
-    Ok(Status::Waiting(not_registered(name)))
+    Ok(Status::Waiting(not_registered(look, name)))
 }
 
 /// The API server has no such Node.
-pub(super) fn not_registered(name: &str) -> Finding {
+pub(super) fn not_registered(look: Look<'_>, name: &str) -> Finding {
     Finding::new(
         "node-not-registered",
         "The kubelet has not registered yet",
         format!("the API server has no Node {name}"),
-        "journalctl -b -u kubelet",
+        format!("journalctl -b -u {}", unit_of(look)),
     )
 }
 
 /// The API server could not be asked.
-pub(super) fn unreachable(error: &ClusterError) -> Finding {
+pub(super) fn unreachable(look: Look<'_>, error: &ClusterError) -> Finding {
+    let is_k3s = k3s::is_wanted(look.config);
+    let (see_server, certificate) = if is_k3s {
+        ("grep server: /etc/rancher/k3s/config.yaml.d/50-gpuk-agent.yaml", K3S_CERTIFICATE)
+    } else {
+        ("grep server: /etc/kubernetes/kubelet.conf", KUBELET_CERTIFICATE)
+    };
     match error {
         ClusterError::NoCredential(why) => {
             Finding::new("no-node-credential", "The node has no usable credential", why.as_str(), "gpuk-agent up   (joins again)")
@@ -171,13 +184,13 @@ pub(super) fn unreachable(error: &ClusterError) -> Finding {
             "api-unreachable",
             "The API server does not answer the node",
             why.as_str(),
-            "grep server: /etc/kubernetes/kubelet.conf   (is that address up, and reachable from here?)",
+            format!("{see_server}   (is that address up, and reachable from here?)"),
         ),
         ClusterError::Refused(status, why) => Finding::new(
             "api-refuses",
             "The API server refuses the node's credential",
             format!("HTTP {status}: {why}"),
-            "openssl x509 -noout -dates -subject -in /var/lib/kubelet/pki/kubelet-client-current.pem",
+            format!("openssl x509 -noout -dates -subject -in {certificate}"),
         ),
     }
 }

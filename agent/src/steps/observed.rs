@@ -83,9 +83,9 @@ async fn node(look: Look<'_>) -> Result<Result<String, Finding>> {
             Status::Waiting(finding) | Status::Broken(finding) => Err(finding),
             Status::Ready(words) | Status::Pending { why: words, .. } => Ok(words),
         },
-        Ok(None) => Err(node::not_registered(&name)),
+        Ok(None) => Err(node::not_registered(look, &name)),
         Err(ClusterError::NoCredential(why)) => Ok(format!("the API server was not asked: {why}")),
-        Err(error) => Err(node::unreachable(&error)),
+        Err(error) => Err(node::unreachable(look, &error)),
     })
 }
 

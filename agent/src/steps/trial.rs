@@ -8,6 +8,7 @@ use async_trait::async_trait;
 
 use super::cdi;
 use super::driver::without_gpus;
+use super::k3s;
 use super::toolkit;
 use crate::digest::sha256;
 use crate::facts::loaded_module::loaded_module;
@@ -57,6 +58,11 @@ impl Step for Trial {
     async fn check(&self, look: Look<'_>) -> Result<Status> {
         if let Some(why) = without_gpus(look) {
             return Ok(Status::Ready(why));
+        }
+        if k3s::is_wanted(look.config)
+            && let Some(status) = k3s::runtime_for_gpus(look).await?
+        {
+            return Ok(status);
         }
         let devices = devices(look)?;
         let circumstances = circumstances(look, &devices)?;

@@ -19,7 +19,7 @@ use crate::session::{self, DROP_INS, Session};
 use crate::show::complain;
 use crate::state::{StepRecord, Verdict};
 use crate::step::{Change, Lane, Stage, Step, Watched};
-use crate::steps::kubelet;
+use crate::steps::{k3s, kubelet};
 use crate::{catalog, facts, identity, role, wake};
 use faults::Faults;
 pub(super) use pauses::Outcome;
@@ -203,7 +203,7 @@ impl Observer for Both<'_> {
 fn releases(event: &Event<'_>, look: Look<'_>) -> bool {
     let kubelet_is_next = match event {
         Event::Started(step) => step.stage() == Stage::Cluster,
-        Event::Changing(_, Change::Unit(_, unit)) => unit == kubelet::UNIT,
+        Event::Changing(_, Change::Unit(_, unit)) => [kubelet::UNIT, k3s::AGENT_UNIT, k3s::SERVER_UNIT].contains(&unit.as_str()),
         _ => false,
     };
     kubelet_is_next && identity::kubelet_may_start(look)

@@ -42,7 +42,7 @@ fn unknown_keys() {
         message(vec![toml("[cluster]\ntoken_file = \"/a\"\nlabels = {}\nx = 1\n[redirects]\nenabled = true\n")]),
         "/etc/gpuk/agent.toml:2:1: unknown key \"token_file\" in [cluster]; did you mean \"token-file\"?\n\
          /etc/gpuk/agent.toml:3:1: unknown key \"labels\" in [cluster]; it belongs under [node]\n\
-         /etc/gpuk/agent.toml:4:1: unknown key \"x\" in [cluster]; there are kind, name, endpoints, token, token-file, token-url, token-url-ca-file, token-command, ca-cert-hashes, unsafe-skip-ca-verification, patience\n\
+         /etc/gpuk/agent.toml:4:1: unknown key \"x\" in [cluster]; there are kind, name, endpoints, token, token-file, token-url, token-url-ca-file, token-command, ca-cert-hashes, unsafe-skip-ca-verification, init, patience\n\
          /etc/gpuk/agent.toml:6:1: unknown key \"enabled\" in [redirects]; it belongs under [gpu]"
     );
     assert_eq!(
@@ -53,7 +53,7 @@ fn unknown_keys() {
     );
     assert_eq!(
         message(vec![toml("[cluster]\n\"abcdef.0123456789abcdee\" = 1\n")]),
-        "/etc/gpuk/agent.toml:2:1: unknown key a text of 23 characters that contains a bootstrap token in [cluster]; there are kind, name, endpoints, token, token-file, token-url, token-url-ca-file, token-command, ca-cert-hashes, unsafe-skip-ca-verification, patience"
+        "/etc/gpuk/agent.toml:2:1: unknown key a text of 23 characters that contains a bootstrap token in [cluster]; there are kind, name, endpoints, token, token-file, token-url, token-url-ca-file, token-command, ca-cert-hashes, unsafe-skip-ca-verification, init, patience"
     );
 }
 
@@ -90,14 +90,16 @@ fn tokens_are_never_repeated() {
         "/etc/gpuk/agent.toml:2:9: cluster.token: the text of 7 characters here is not a bootstrap token: it has no dot; right would be six characters, a dot, sixteen characters of a-z 0-9, e.g. \"abcdef.0123456789abcdef\""
     );
     for wrong in ["ABCDEF.9876543210fedcba", "zbcdef.9876543210fedcb", "zbcdef 9876543210fedcba", "zbcdef=9876543210fedcba"] {
-        let text = message(vec![
+        for source in [
             toml(&format!("[cluster]\ntoken = \"{wrong}\"")),
             cloud_config(&format!("gpuk:\n  cluster: {{token: {wrong}}}")),
             Source::environment(pairs(&[("GPUK_CLUSTER_TOKEN", wrong)])),
             Source::flags(pairs(&[("cluster.token", wrong)])),
-        ]);
-        assert_eq!(text.lines().count(), 4, "{text}");
-        assert!(!text.contains("9876543210fed") && text.contains("is not a bootstrap token"), "{text}");
+        ] {
+            let text = message(vec![source]);
+            assert_eq!(text.lines().count(), 1, "{text}");
+            assert!(!text.contains("9876543210fed") && text.contains("is not a bootstrap token"), "{text}");
+        }
     }
     // In the wrong key, it is still a token.
     let text =
@@ -120,6 +122,39 @@ fn pins() {
          /etc/gpuk/agent.toml:4:3: cluster.ca-cert-hashes: \"e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855\" lacks \"sha256:\" before its digits; right would be a list of pins, each \"sha256:\" and 64 hexadecimal digits, e.g. [\"sha256:e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855\"]\n\
          /etc/gpuk/agent.toml:5:3: cluster.ca-cert-hashes: \"sha256:e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b85x\" has something after \"sha256:\" that is not a hexadecimal digit; right would be a list of pins, each \"sha256:\" and 64 hexadecimal digits, e.g. [\"sha256:e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855\"]"
     );
+}
+
+#[test]
+fn each_kind_of_cluster_takes_its_own_tokens() {
+    let long = format!("K10{}::server:hunter2", "0a".repeat(32));
+    let kind = |kind: &str, token: &str| message(vec![toml(&format!("[cluster]\nkind = \"{kind}\"\ntoken = \"{token}\"\n"))]);
+    for token in [&long, "hunter2", "abcdef.0123456789abcdef"] {
+        assert_eq!(kind("k3s", token), "nothing is wrong", "{token}");
+    }
+    let text = kind("kubeadm", &long);
+    assert!(text.contains(":3:9: cluster.token: ") && text.contains("for k3s's token: cluster.kind = \"k3s\""), "{text}");
+    let cut = &long[..40];
+    for text in [kind("k3s", cut), text, message(vec![toml(&format!("[cluster]\nendpoints = [\"{long}\"]"))])] {
+        assert!(!text.contains("hunter2") && !text.contains("0a0a") && text.contains("k3s"), "{text}");
+    }
+}
+
+#[test]
+fn defaults_of_k3s_hold_where_nobody_says_otherwise() {
+    let socket = |more: &str| {
+        let loaded = right(vec![toml(&format!("[cluster]\nkind = \"k3s\"\n{more}"))]);
+        loaded.config.containerd.socket.display().to_string()
+    };
+    assert_eq!(socket(""), "/run/k3s/containerd/containerd.sock");
+    assert_eq!(socket("[containerd]\nsocket = \"/run/mine.sock\"\n"), "/run/mine.sock");
+    let missing = |more: &str| {
+        let loaded = right(vec![toml(&format!("[cluster]\nkind = \"k3s\"\nendpoints = [\"a\"]\n{more}"))]);
+        loaded.config.missing_for_join().into_iter().map(|missing| missing.key).collect::<Vec<_>>()
+    };
+    assert_eq!(missing(&format!("token = \"K10{}::server:x\"", "0a".repeat(32))), [""; 0]);
+    assert_eq!(missing("token-file = \"/t\""), [""; 0]);
+    assert_eq!(missing("token = \"hunter2\""), ["cluster.ca-cert-hashes"]);
+    assert_eq!(missing("init = \"this-node\"\n[node]\nrole = \"control-plane\""), [""; 0]);
 }
 
 #[test]
@@ -260,7 +295,7 @@ fn environment_and_flags() {
          flag --set: unknown key \"whatever\"; write SECTION.KEY=VALUE, e.g. cluster.endpoints=https://api.example.com\n\
          flag --set: unknown key \"clusters.token\"; did you mean \"cluster.token\"?\n\
          flag --set: node.labels: \"kubernetes.io/role=a\" may not be set by a node on itself: a kubelet that is told to does not start; roles are given from outside, with kubectl label node; right would be a map of label keys and values, e.g. { \"example.com/pool\" = \"gpu\" }\n\
-         flag --set: unknown key \"token.x\" in [cluster]; there are kind, name, endpoints, token, token-file, token-url, token-url-ca-file, token-command, ca-cert-hashes, unsafe-skip-ca-verification, patience"
+         flag --set: unknown key \"token.x\" in [cluster]; there are kind, name, endpoints, token, token-file, token-url, token-url-ca-file, token-command, ca-cert-hashes, unsafe-skip-ca-verification, init, patience"
     );
 }
 

@@ -105,7 +105,7 @@ fn ok(body: &str) -> String {
 }
 
 async fn get(url: String, trust: Trust, bearer: Option<Secret>) -> Result<Answer, Unreachable> {
-    RealNetwork::default().get(Get { url, trust, bearer, limit: Duration::from_millis(1500) }).await
+    RealNetwork::default().get(Get { url, trust, bearer, headers: Vec::new(), limit: Duration::from_millis(1500) }).await
 }
 
 async fn failure(url: String, ca: &str) -> Unreachable {
@@ -159,6 +159,10 @@ async fn a_credential_never_goes_to_a_server_that_is_not_verified() {
     let port = server(GOOD, ok(""));
     let answer = get(format!("https://127.0.0.1:{port}/"), Trust::Anyone, Some(Secret::new("x"))).await;
     assert!(answer.unwrap_err().text.contains("credential"));
+    let headers = vec![("authorization", Secret::new("x"))];
+    let url = format!("https://127.0.0.1:{port}/");
+    let request = Get { url, trust: Trust::Anyone, bearer: None, headers, limit: Duration::from_millis(1500) };
+    assert!(RealNetwork::default().get(request).await.unwrap_err().text.contains("credential"));
 }
 
 #[tokio::test]

@@ -21,7 +21,7 @@ use super::bootstrap_token::BootstrapToken;
 use super::discovery::{self, Discovered};
 use super::name;
 use super::target::{self, Target};
-use super::verdict::{Action, gravest};
+use super::verdict::{Action, of_all};
 use crate::config::{Config, JoinCredential, SshHost, TokenUrl};
 use crate::host::network::{Get, Trust};
 use crate::look::Look;
@@ -131,7 +131,7 @@ pub async fn that_opens(look: Look<'_>, is_node: bool) -> Result<Result<Opened, 
         if let Some(renamed) = name::change_to_another(look, &target, &observations)? {
             return Ok(Err(renamed));
         }
-        let row = gravest(&observations, &target);
+        let row = of_all(&observations, &target);
         let refused = row.action == Action::NextCredential;
         troubles.push(verdict::of_cluster(source, row));
         if !refused {
@@ -194,7 +194,7 @@ impl<'a> Source<'a> {
         if let Err(why) = super::cluster_info::authorities(pem.as_bytes()) {
             return Err(verdict::url_authority(self, authority, &why));
         }
-        let request = Get { url: url.to_string(), trust: Trust::Only(pem), bearer: None, limit: URL_LIMIT };
+        let request = Get { url: url.to_string(), trust: Trust::Only(pem), bearer: None, headers: Vec::new(), limit: URL_LIMIT };
         match look.get(request).await {
             Ok(answer) if answer.status == 200 => Ok(String::from_utf8_lossy(&answer.body).into_owned()),
             Ok(answer) => Err(verdict::url_refused(self, answer.status)),

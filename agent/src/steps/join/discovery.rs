@@ -5,12 +5,11 @@
 
 use std::time::{Duration, SystemTime};
 
-use futures_util::StreamExt;
-use futures_util::stream::FuturesUnordered;
 use serde_json::Value;
 
 use super::cluster_info::{Authority, CLUSTER_INFO, ClusterInfo};
 use super::name::{self, Existing};
+use super::race::race;
 use super::target::Target;
 use super::verdict::{Observation, Verdict, evidence, skew, skew_text};
 use crate::config::Secret;
@@ -24,7 +23,7 @@ const LIMIT: Duration = Duration::from_secs(5);
 
 /// How long after `/readyz` a 401 or 403 must still stand to be believed: a server that is ready has read its tokens and
 /// roles, but another one behind the same address may be starting.
-const SETTLE: Duration = Duration::from_secs(3);
+pub const SETTLE: Duration = Duration::from_secs(3);
 
 /// A clock that differs by more seconds is worth a warning, and explains a certificate's dates.
 pub const SKEW: i64 = 30;
@@ -45,24 +44,13 @@ pub struct Discovered {
 /// Asks all endpoints at once. The first that passes every stage wins and the rest are dropped; when none does, each one's verdict
 /// comes back in the order of the configuration.
 pub async fn discover(look: Look<'_>, target: &Target) -> Result<Discovered, Vec<Observation>> {
-    let race = target.endpoints.iter().enumerate().map(|(place, endpoint)| async move {
+    let examine = async |endpoint: &str| {
         let result = Examination { look, target, endpoint }.run().await;
-        (place, result.map_err(|verdict| Observation { endpoint: endpoint.clone(), verdict }))
-    });
-    let mut race: FuturesUnordered<_> = race.collect();
-    let mut losers = Vec::new();
-    while let Some((place, result)) = race.next().await {
-        match result {
-            Ok(mut winner) => {
-                losers.sort_by_key(|(place, _)| *place);
-                winner.warnings.extend(losers.iter().map(|(_, loser)| evidence(loser, target)));
-                return Ok(winner);
-            }
-            Err(observation) => losers.push((place, observation)),
-        }
-    }
-    losers.sort_by_key(|(place, _)| *place);
-    Err(losers.into_iter().map(|(_, observation)| observation).collect())
+        result.map_err(|verdict| Observation { endpoint: endpoint.to_owned(), verdict })
+    };
+    let (mut winner, losers) = race(&target.endpoints, examine).await?;
+    winner.warnings.extend(losers.iter().map(|loser| evidence(loser, target)));
+    Ok(winner)
 }
 
 /// One endpoint on trial.
@@ -212,7 +200,8 @@ impl Examination<'_> {
     }
 
     async fn request(&self, path: &str, trust: &Trust, bearer: Option<Secret>, skew: i64) -> Result<Answer, Verdict> {
-        let request = Get { url: format!("{}{path}", self.endpoint), trust: trust.clone(), bearer, limit: LIMIT };
+        let request =
+            Get { url: format!("{}{path}", self.endpoint), trust: trust.clone(), bearer, headers: Vec::new(), limit: LIMIT };
         self.look.get(request).await.map_err(|failure| match failure.kind {
             UnreachableKind::UnknownAuthority => Verdict::UnknownAuthority(failure.text),
             UnreachableKind::WrongName => Verdict::WrongName(failure.text),

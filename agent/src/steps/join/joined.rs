@@ -50,10 +50,15 @@ pub enum Membership {
     },
 }
 
-enum Certificate {
+/// How a client certificate with its key stands.
+pub enum Certificate {
+    /// There is none.
     Absent,
+    /// Good until then.
     Valid(SystemTime),
+    /// Its end has passed: when.
     Expired(String),
+    /// Nobody can use it: why.
     Bad(String),
 }
 
@@ -131,7 +136,7 @@ fn kind(yaml: &str) -> Option<String> {
 }
 
 /// As the kubelet sees it: the certificate and its key must parse and fit, and only the end of the certificate counts.
-fn examine(pem: &[u8], now: SystemTime) -> Certificate {
+pub fn examine(pem: &[u8], now: SystemTime) -> Certificate {
     if is_blank(pem) {
         return Certificate::Bad("is empty".to_owned());
     }

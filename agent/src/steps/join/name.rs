@@ -8,6 +8,7 @@ use crate::config::NameTaken;
 use crate::facts::Facts;
 use crate::host::cluster::Node;
 use crate::identity;
+use crate::identity::decision::Decision;
 use crate::look::Look;
 use crate::step::{Change, Status};
 use crate::steps::hostname;
@@ -91,9 +92,13 @@ pub fn change_to_another(look: Look<'_>, target: &Target, observations: &[Observ
     let (Some(holder), Some(decision), NameTaken::Suffix) = (holder, &target.instead, target.name_taken) else {
         return Ok(None);
     };
+    to_another(look, decision, &target.name, &saw(holder, target)).map(Some)
+}
+
+/// The decision for another name than this one, which another machine has, and the system's name after it.
+pub fn to_another(look: Look<'_>, decision: &Decision, taken: &str, saw: &str) -> Result<Status> {
     let mut changes = vec![decision.change()?];
     let differences: Vec<(String, Change)> = hostname::differences(look, &decision.node, &decision.others())?;
     changes.extend(differences.into_iter().map(|(_, change)| change));
-    let why = format!("the name should be {}: another machine has {}: {}", decision.node, target.name, saw(holder, target));
-    Ok(Some(Status::pending(why, changes)))
+    Ok(Status::pending(format!("the name should be {}: another machine has {taken}: {saw}", decision.node), changes))
 }

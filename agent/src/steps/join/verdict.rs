@@ -118,17 +118,18 @@ pub fn evidence(observation: &Observation, target: &Target) -> String {
 }
 
 /// When no endpoint passed: the first one of the gravest verdicts; what was seen is what was seen at every endpoint.
-pub fn gravest(observations: &[Observation], target: &Target) -> Row {
-    let rows = observations.iter().map(|seen| seen.verdict.row(&seen.endpoint, target));
+pub fn of_all(observations: &[Observation], target: &Target) -> Row {
+    gravest(observations.iter().map(|seen| (seen.endpoint.as_str(), seen.verdict.row(&seen.endpoint, target))).collect())
+}
+
+/// The first of the gravest of these rows, with what was seen at each endpoint, and left alone as long as any of them asks for.
+pub fn gravest(rows: Vec<(&str, Row)>) -> Row {
+    let saw = rows.iter().map(|(endpoint, row)| format!("{endpoint}: {}", row.saw)).collect::<Vec<_>>().join("; ");
+    let leave_alone = rows.iter().filter_map(|(_, row)| row.leave_alone).max();
     // `max_by_key` would take the last one.
-    let gravest = rows.rev().max_by_key(|row| row.action);
+    let gravest = rows.into_iter().rev().map(|(_, row)| row).max_by_key(|row| row.action);
     let gravest = gravest.unwrap_or_else(|| {
         row(Action::Wait, "endpoint-unreachable", "No API server was asked", "", "add one to cluster.endpoints")
     });
-    let why: Vec<String> = observations.iter().map(|seen| evidence(seen, target)).collect();
-    let asked = observations.iter().filter_map(|seen| match seen.verdict {
-        Verdict::Busy { retry_after, .. } => retry_after,
-        _ => None,
-    });
-    Row { saw: why.join("; "), leave_alone: asked.max(), ..gravest }
+    Row { saw, leave_alone, ..gravest }
 }

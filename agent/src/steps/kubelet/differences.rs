@@ -2,13 +2,19 @@
 
 use std::collections::BTreeSet;
 
-use super::FLAGS_FILE;
 use super::registration::{OF_GPUS, OF_PLATFORM, Registration};
 use crate::config::{Config, Taint};
 
 /// What the Node was registered with and would not be now, and how an administrator changes what the configuration asks for.
 /// A fact that changed (a GPU is gone, the platform is silent) is only said: it may be back at the next boot.
-pub fn differences(registered: &Registration, wanted: &Registration, config: &Config, node: &str) -> Option<String> {
+/// `place` is the file with the flags, and the unit that reads it.
+pub fn differences(
+    registered: &Registration,
+    wanted: &Registration,
+    config: &Config,
+    node: &str,
+    place: (&str, &str),
+) -> Option<String> {
     let mut said = Said::default();
     labels(&mut said, registered, wanted, config);
     taints(&mut said, registered, wanted, config);
@@ -26,7 +32,7 @@ pub fn differences(registered: &Registration, wanted: &Registration, config: &Co
         }
     }
     if said.by_restart {
-        said.texts.push(format!("to change it: rm {FLAGS_FILE}, then: gpuk-agent up, then: systemctl restart kubelet"));
+        said.texts.push(format!("to change it: rm {}, then: gpuk-agent up, then: systemctl restart {}", place.0, place.1));
     }
     (!said.texts.is_empty()).then(|| said.texts.join("; "))
 }

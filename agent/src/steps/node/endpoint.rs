@@ -18,6 +18,18 @@ use crate::steps::kubelet;
 /// How long one address may take to prove itself.
 const LIMIT: Duration = Duration::from_secs(5);
 
+/// What the configured addresses of a cluster answer.
+pub enum Asked {
+    /// The one that the node uses proves itself.
+    Current,
+    /// It does not, and this one does.
+    Moved(String),
+    /// None does, for this reason.
+    Status(Status),
+    /// None does, and there is no more to say.
+    Nothing,
+}
+
 /// The kubelet's address does not answer: what about the others? `None` where there is no more to say than that.
 pub async fn elsewhere(look: Look<'_>) -> Result<Option<Status>> {
     // On a control plane node it is the node's own API server.
@@ -26,37 +38,44 @@ pub async fn elsewhere(look: Look<'_>) -> Result<Option<Status>> {
     }
     let (Some(kubeconfig), Some(authority)) = (look.text(KUBELET_KUBECONFIG)?, look.text(AUTHORITY)?) else { return Ok(None) };
     let Some(current) = server(&kubeconfig) else { return Ok(None) };
-    let mut addresses = vec![current.clone()];
+    Ok(match ask(look, &current, &authority, "/readyz").await {
+        Asked::Current | Asked::Nothing => None,
+        Asked::Moved(address) => Some(moved(&kubeconfig, &current, &address)),
+        Asked::Status(status) => Some(status),
+    })
+}
+
+/// Asks the address that the node uses, and those of the configuration, for something that anyone may see.
+pub async fn ask(look: Look<'_>, current: &str, authority: &str, path: &str) -> Asked {
+    let mut addresses = vec![current.to_owned()];
     for endpoint in look.config.cluster.endpoints.iter().map(ToString::to_string) {
         if !addresses.contains(&endpoint) {
             addresses.push(endpoint);
         }
     }
     // Whoever has a certificate of the cluster's CA is it, whatever the answer says.
-    let asked = join_all(addresses.iter().map(|address| prove(look, address, Trust::Only(authority.clone())))).await;
+    let asked = join_all(addresses.iter().map(|address| prove(look, address, path, Trust::Only(authority.to_owned())))).await;
     match addresses.iter().zip(&asked).find(|(_, answer)| answer.is_ok()) {
-        Some((address, _)) if *address == current => return Ok(None),
-        Some((address, _)) => return Ok(Some(moved(&kubeconfig, &current, address))),
+        Some((address, _)) if *address == current => return Asked::Current,
+        Some((address, _)) => return Asked::Moved(address.clone()),
         None => {}
     }
     let failures: Vec<(&String, &Unreachable)> =
         addresses.iter().zip(&asked).filter_map(|(address, answer)| Some((address, answer.as_ref().err()?))).collect();
     let evidence = failures.iter().map(|(address, failure)| format!("{address}: {failure}")).collect::<Vec<_>>().join("; ");
     if failures.iter().all(|(_, failure)| failure.kind == UnreachableKind::UnknownAuthority) {
-        return Ok(Some(Status::Broken(rebuilt(evidence))));
+        return Asked::Status(Status::Broken(rebuilt(evidence)));
     }
     let out_of_date = failures.iter().find(|(_, failure)| failure.kind == UnreachableKind::CertificateDates);
-    if let Some((address, failure)) = out_of_date {
-        // The time stands in any answer, and nothing else in it is believed.
-        let answer = prove(look, address, Trust::Anyone).await;
-        let skew = answer.ok().and_then(|answer| answer.date).map_or(0, |date| skew(date, look.now()));
-        return Ok((skew.abs() > SKEW).then(|| Status::Waiting(clock_wrong(skew, &failure.text))));
-    }
-    Ok(None)
+    let Some((address, failure)) = out_of_date else { return Asked::Nothing };
+    // The time stands in any answer, and nothing else in it is believed.
+    let answer = prove(look, address, path, Trust::Anyone).await;
+    let skew = answer.ok().and_then(|answer| answer.date).map_or(0, |date| skew(date, look.now()));
+    if skew.abs() > SKEW { Asked::Status(Status::Waiting(clock_wrong(skew, &failure.text))) } else { Asked::Nothing }
 }
 
-async fn prove(look: Look<'_>, address: &str, trust: Trust) -> Result<Answer, Unreachable> {
-    look.get(Get { url: format!("{address}/readyz"), trust, bearer: None, limit: LIMIT }).await
+async fn prove(look: Look<'_>, address: &str, path: &str, trust: Trust) -> Result<Answer, Unreachable> {
+    look.get(Get { url: format!("{address}{path}"), trust, bearer: None, headers: Vec::new(), limit: LIMIT }).await
 }
 
 fn moved(kubeconfig: &str, current: &str, address: &str) -> Status {

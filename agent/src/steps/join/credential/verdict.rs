@@ -98,10 +98,7 @@ pub fn status(troubles: &[Trouble]) -> Status {
 pub fn decided_by_last(troubles: &[Trouble]) -> Status {
     match troubles {
         // As it always was where there is one source.
-        [only] => {
-            let finding = only.row.finding(only.row.saw.clone());
-            if only.row.action == Wait { Status::Waiting(finding) } else { Status::Broken(finding) }
-        }
+        [only] => only.row.status(),
         [.., last] => finding(last, troubles, last.row.action == Wait),
         [] => status(troubles),
     }

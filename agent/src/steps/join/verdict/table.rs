@@ -5,7 +5,7 @@ use std::time::Duration;
 use super::{Action, Verdict, skew_text};
 use crate::host::network::UnreachableKind;
 use crate::identity::decision::same_uuid;
-use crate::step::Finding;
+use crate::step::{Finding, Status};
 use crate::steps::join::name;
 use crate::steps::join::target::Target;
 
@@ -27,6 +27,12 @@ pub struct Row {
 }
 
 impl Row {
+    /// How a look ends that this row decides.
+    pub fn status(&self) -> Status {
+        let finding = self.finding(self.saw.clone());
+        if self.action == Action::Wait { Status::Waiting(finding) } else { Status::Broken(finding) }
+    }
+
     /// The finding, from what was seen.
     pub fn finding(&self, saw: String) -> Finding {
         Finding::new(self.code, self.what.clone(), saw, self.remedy.clone()).leaving_alone(self.leave_alone)
@@ -87,7 +93,9 @@ impl Verdict {
             }
             Self::Busy { status, retry_after } => {
                 let asked = retry_after.map_or(String::new(), |wait| format!(", it asks to wait {} s", wait.as_secs()));
-                row(Wait, "endpoint-busy", "The API server is overloaded or not ready", format!("HTTP {status}{asked}"), reach)
+                let saw = format!("HTTP {status}{asked}");
+                let busy = row(Wait, "endpoint-busy", "The API server is overloaded or not ready", saw, reach);
+                Row { leave_alone: *retry_after, ..busy }
             }
             Self::Starting { saw } => row(Wait, "endpoint-starting", "The API server is still starting", saw, reach),
             Self::SignerDown => row(
