@@ -19,7 +19,7 @@ use gpuk_agent::host::apply::Failure;
 use gpuk_agent::host::clock::SystemClock;
 use gpuk_agent::host::kernel::RecordingKernel;
 use gpuk_agent::host::network::{Answer, Get, Network, PlainAnswer, PlainRequest, RealNetwork, Unreachable};
-use gpuk_agent::host::programs::{Output, Programs, Question};
+use gpuk_agent::host::programs::{End, Output, Programs, Question};
 use gpuk_agent::host::units::{UnitState, Units};
 use gpuk_agent::look::Look;
 use gpuk_agent::state::StepRecord;
@@ -270,6 +270,10 @@ impl Programs for StandIns {
         };
         let (code, stderr) = ended.map_or_else(|said| (1, said), |()| (0, String::new()));
         Ok(Output { code: Some(code), stdout: String::new(), stderr })
+    }
+
+    async fn run_apart(&self, argv: &[String], _limit: Duration) -> End {
+        End::NotStarted(format!("{argv:?} is not stood in for"))
     }
 }
 

@@ -16,7 +16,7 @@ pub struct Trouble {
     /// The source, as people call it.
     source: String,
     /// [`Stop`] for what looks like an attack, [`NextCredential`] for what only a person can mend, [`Wait`] for what may pass.
-    row: Row,
+    row: Box<Row>,
 }
 
 /// "ssh gpuk-join@10.0.0.10: connection refused".
@@ -55,7 +55,7 @@ fn trouble(
     saw: impl Into<String>,
     remedy: impl Into<String>,
 ) -> Trouble {
-    Trouble { source: source.to_string(), row: row(action, code, what, saw, remedy) }
+    Trouble { source: source.to_string(), row: Box::new(row(action, code, what, saw, remedy)) }
 }
 
 /// Why the machine has no token yet, while the first question is asked.
@@ -78,7 +78,7 @@ pub fn of_cluster(source: Source<'_>, mut row: Row) -> Trouble {
              kubeadm token list"
         );
     }
-    Trouble { source: source.to_string(), row }
+    Trouble { source: source.to_string(), row: Box::new(row) }
 }
 
 /// When no source has a token that opens the cluster: what a person should mend stands first, and all are told. It is waited for as long as
