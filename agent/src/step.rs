@@ -198,6 +198,13 @@ pub enum Change {
         /// What each is to be.
         labels: BTreeMap<String, String>,
     },
+    /// Apply an object of the cluster as its administrator, without taking fields over that somebody else set (server-side apply).
+    ClusterObject {
+        /// Its path in the API.
+        path: String,
+        /// The object, as far as it is to be so.
+        object: serde_json::Value,
+    },
     /// Flush every file system to disk, so that what was done survives a power cut.
     Sync,
 }
@@ -218,9 +225,12 @@ impl Change {
         match self {
             Self::Write { .. } | Self::Remove { .. } | Self::Sync => false,
             Self::Run(command) => command.needs_running_system,
-            Self::Unit(..) | Self::Hostname(_) | Self::Sysctl { .. } | Self::TryContainer { .. } | Self::NodeLabels { .. } => {
-                true
-            }
+            Self::Unit(..)
+            | Self::Hostname(_)
+            | Self::Sysctl { .. }
+            | Self::TryContainer { .. }
+            | Self::NodeLabels { .. }
+            | Self::ClusterObject { .. } => true,
         }
     }
 }
@@ -247,6 +257,7 @@ impl std::fmt::Display for Change {
                 let labels: Vec<String> = labels.iter().map(|(key, value)| format!("{key}={value}")).collect();
                 write!(formatter, "label Node {node} with {}", labels.join(", "))
             }
+            Self::ClusterObject { path, .. } => write!(formatter, "apply {path}"),
             Self::Sync => write!(formatter, "sync file systems"),
         }
     }

@@ -27,9 +27,9 @@ pub struct Setting {
     pub origin: Place,
 }
 
-/// Two ways to say one thing.
-const TOKEN: &str = "cluster.token";
-const TOKEN_FILE: &str = "cluster.token-file";
+/// Two ways to say one thing: the secret, and the file that holds it.
+const SECRETS: [(&str, &str); 2] =
+    [("cluster.token", "cluster.token-file"), ("cluster.certificate-key", "cluster.certificate-key-file")];
 
 /// Together they say what is redirected.
 const REDIRECTS: &str = "redirects.rules";
@@ -68,10 +68,10 @@ impl Merged {
         Self(KEYS.iter().map(slot).collect())
     }
 
-    /// Lays the statements of a layer over what was said before. A later token takes the place of an earlier one however each is given.
+    /// Lays the statements of a layer over what was said before. A later secret takes the place of an earlier one however each is given.
     pub fn lay_over(&mut self, statements: Vec<Statement>) {
         let says = |path: &str| statements.iter().any(|statement| statement.key.path() == path);
-        for (given, other) in [(TOKEN, TOKEN_FILE), (TOKEN_FILE, TOKEN)] {
+        for (given, other) in SECRETS.into_iter().flat_map(|(secret, file)| [(secret, file), (file, secret)]) {
             if says(given)
                 && let Some((slot, _)) = self.0.iter_mut().zip(KEYS).find(|(_, row)| row.path() == other)
             {
@@ -92,7 +92,13 @@ impl Merged {
         let taints = taints.filter_map(|(key, slot)| twice_in_one_place(key, slot));
         let mut drivers = driver::contradictions(&|path| self.said(path));
         drivers.extend(toolkit::contradictions(&|path| self.said(path)));
-        self.two_tokens().into_iter().chain(taints).chain(self.redirects_that_meet()).chain(drivers).collect()
+        SECRETS
+            .into_iter()
+            .filter_map(|(secret, file)| self.given_twice(secret, file))
+            .chain(taints)
+            .chain(self.redirects_that_meet())
+            .chain(drivers)
+            .collect()
     }
 
     /// The text that a key has, and its place; `None` where it has none.
@@ -116,7 +122,7 @@ impl Merged {
         Some(ConfigError::new(place, format!("{message}{beside}")).about(REDIRECTS).hint("keep one of them"))
     }
 
-    fn two_tokens(&self) -> Option<ConfigError> {
+    fn given_twice(&self, secret: &str, file: &'static str) -> Option<ConfigError> {
         let place_of = |path: &str| {
             let named = self.rows().find(|(key, _)| key.path() == path);
             named.and_then(|(_, slot)| match slot {
@@ -124,9 +130,9 @@ impl Merged {
                 _ => None,
             })
         };
-        let (token, file) = (place_of(TOKEN)?, place_of(TOKEN_FILE)?);
-        let message = format!("this is given at {file}, and {TOKEN} at {token}");
-        Some(ConfigError::new(file, message).about(TOKEN_FILE).hint("keep one of them"))
+        let (place, other) = (place_of(file)?, place_of(secret)?);
+        let message = format!("this is given at {place}, and {secret} at {other}");
+        Some(ConfigError::new(place, message).about(file).hint("keep one of them"))
     }
 
     /// The typed values.

@@ -55,6 +55,18 @@ pub struct Cluster {
     pub ca_cert_hashes: Vec<Pin>,
     /// Joins without a pin.
     pub unsafe_skip_ca_verification: bool,
+    /// Opens the control plane's certificates, as `kubeadm init phase upload-certs` left them.
+    pub certificate_key: Option<Secret>,
+    /// File that holds that key. Never given together with it.
+    pub certificate_key_file: Option<PathBuf>,
+    /// Who makes the cluster.
+    pub init: Init,
+    /// The pods' network, in a cluster that this node makes.
+    pub pod_cidr: String,
+    /// The Services' network, in a cluster that this node makes.
+    pub service_cidr: String,
+    /// Makes the RuntimeClass for GPUs.
+    pub runtime_class: bool,
     /// How long `up` goes on while nothing gets better.
     pub patience: Period,
 }
@@ -67,6 +79,16 @@ pub enum ClusterKind {
     Kubeadm,
     /// Not at all.
     None,
+}
+
+/// Who makes a cluster that is not there yet.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Init {
+    /// Somebody else.
+    Never,
+    /// This node.
+    ThisNode,
 }
 
 /// `[node]`
@@ -251,6 +273,11 @@ impl Config {
         self.cluster.kind != ClusterKind::None && self.node.role != Role::Observed
     }
 
+    /// Whether this machine is to make the cluster where there is none yet.
+    pub fn makes_cluster(&self) -> bool {
+        self.wants_join() && self.node.role == Role::ControlPlane && self.cluster.init == Init::ThisNode
+    }
+
     /// What is still needed before the node can join. Not an error: `plan` and `doctor` work without.
     pub fn missing_for_join(&self) -> Vec<Missing> {
         let cluster = &self.cluster;
@@ -261,8 +288,8 @@ impl Config {
         let has_token = cluster.token.is_some() || cluster.token_file.is_some();
         [
             (!cluster.endpoints.is_empty(), "cluster.endpoints", ""),
-            (has_token, "cluster.token", ", or the path of a file that holds it as cluster.token-file"),
-            (is_trusted, "cluster.ca-cert-hashes", ""),
+            (has_token || self.makes_cluster(), "cluster.token", ", or the path of a file that holds it as cluster.token-file"),
+            (is_trusted || self.makes_cluster(), "cluster.ca-cert-hashes", ""),
         ]
         .into_iter()
         .filter(|(is_given, _, _)| !is_given)
@@ -271,7 +298,8 @@ impl Config {
     }
 }
 
-fn how_to_give(path: &str, also: &str) -> String {
+/// What to write, and what else would do.
+pub fn how_to_give(path: &str, also: &str) -> String {
     let row = path.split_once('.').and_then(|(section, name)| schema::find(section, name));
     row.map_or_else(String::new, |row| {
         let (section, name, example, variable) = (row.section, row.name, row.example, row.variable());

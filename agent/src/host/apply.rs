@@ -101,6 +101,7 @@ impl Host {
                 }
             }
             Change::NodeLabels { node, labels } => self.cluster.set_labels(node, labels).await.map_err(Error::from)?,
+            Change::ClusterObject { path, object } => self.cluster.apply_object(path, object).await.map_err(Error::from)?,
             Change::Sync => self.kernel.sync(),
         }
         Ok(())

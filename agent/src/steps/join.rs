@@ -2,6 +2,7 @@
 
 mod bootstrap_token;
 mod cluster_info;
+mod control_plane;
 mod discovery;
 #[cfg(test)]
 pub(crate) mod fixtures;
@@ -27,6 +28,7 @@ use crate::host::programs::Question;
 use crate::look::{Look, is_blank};
 use crate::show::utc;
 use crate::step::{Change, Finding, Stage, Status, Step, UnitVerb, Watched};
+use control_plane::Begun;
 pub use discovery::SKEW;
 pub use joined::{AUTHORITY, CERTIFICATE, server};
 use joined::{KUBELET_CONFIG, Membership};
@@ -72,13 +74,20 @@ impl Step for Join {
         if !look.config.wants_join() {
             return Ok(Status::Ready("not asked to join a cluster".to_owned()));
         }
+        let is_control_plane = look.config.node.role == Role::ControlPlane;
+        let begun = if is_control_plane { Begun::read(look)? } else { None };
         match joined::membership(look)? {
-            Membership::Member { until } => member(look, until).await,
+            membership if begun == Some(Begun::Init) => control_plane::first::make(look, membership.why()).await,
+            Membership::Member { .. } if begun == Some(Begun::Join) => control_plane::finish(look).await,
+            Membership::Member { until } => match member(look, until).await? {
+                Status::Ready(evidence) if is_control_plane => control_plane::member(look, evidence),
+                status => Ok(status),
+            },
             Membership::Lapsed { why, bad_certificate, bad_kubeconfig } => {
                 renewal::renew(look, why, bad_certificate, bad_kubeconfig).await
             }
-            Membership::Stranger { why, .. } if look.config.node.role == Role::ControlPlane => {
-                Ok(Status::Broken(no_control_plane(&why)))
+            Membership::Stranger { why, .. } if look.config.makes_cluster() && begun.is_none() => {
+                control_plane::first::make(look, &why).await
             }
             Membership::Stranger { why, bad_certificate } => stranger(look, why, bad_certificate).await,
         }
@@ -134,21 +143,17 @@ async fn member(look: Look<'_>, until: SystemTime) -> Result<Status> {
     Ok(Status::Ready(evidence))
 }
 
-/// Joined as a worker, it would be no part of the control plane, and two programs would care for one kubelet.
-fn no_control_plane(why: &str) -> Finding {
-    Finding::new(
-        "control-plane-not-supported",
-        "A control plane node is not joined by this program",
-        format!("{why}, and node.role is \"{}\"", Role::ControlPlane.word()),
-        "join it by hand (on a control plane node, kubeadm init phase upload-certs --upload-certs and \
-         kubeadm token create --print-join-command say how), then: gpuk-agent up; if it is none: [node] role = \"worker\"; \
-         if somebody else cares for it: [node] role = \"observed\"",
-    )
-}
-
 /// Not joined: find an API server that proves itself, and let kubeadm do the rest.
 async fn stranger(look: Look<'_>, mut why: String, bad_certificate: bool) -> Result<Status> {
+    let is_control_plane = look.config.node.role == Role::ControlPlane;
+    if is_control_plane && let Some(status) = control_plane::may_begin(look, &why)? {
+        return Ok(status);
+    }
     let target = match target::of(look, false)? {
+        Ok(target) if is_control_plane => control_plane::complete(look, target)?,
+        other => other,
+    };
+    let target = match target {
         Ok(target) => target,
         Err(status) => return Ok(status),
     };
@@ -168,6 +173,9 @@ async fn stranger(look: Look<'_>, mut why: String, bad_certificate: bool) -> Res
     }
     why = cluster.evidence(why, &target);
     let mut changes = kubeadm::changes(look, &target, &cluster, bad_certificate)?;
+    if is_control_plane {
+        changes = control_plane::around(changes);
+    }
     changes.splice(0..0, name::remember(look, cluster.existing.as_ref())?);
     // kubeadm starts it when it is configured. One that fails until then would be taken for a failing join.
     if kubelet.is_running() || kubelet.cannot_start() {
