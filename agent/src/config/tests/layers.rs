@@ -97,6 +97,9 @@ fn what_a_join_needs() {
         Some("write token = \"abcdef.0123456789abcdef\" under [cluster], or set GPUK_CLUSTER_TOKEN, or the path of a file that holds it as cluster.token-file".to_owned())
     );
     assert_eq!(keys("[cluster]\nendpoints = [\"a\"]\ntoken-file = \"/t\"\nunsafe-skip-ca-verification = true"), [""; 0]);
+    assert_eq!(keys("cluster.init = \"this-node\"\nnode.role = \"control-plane\""), ["cluster.endpoints"]);
+    // A worker makes no cluster, whatever it is told.
+    assert_eq!(keys("cluster.init = \"this-node\"\ncluster.endpoints = [\"a\"]"), ["cluster.token", "cluster.ca-cert-hashes"]);
     assert_eq!(keys("cluster.kind = \"none\""), [""; 0]);
     assert_eq!(keys("node.role = \"observed\""), [""; 0]);
 }

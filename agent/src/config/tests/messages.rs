@@ -147,6 +147,15 @@ fn taints_in_one_place() {
 }
 
 #[test]
+fn a_certificate_key_is_said_once_and_never_shown() {
+    let key = "0123456789abcdef".repeat(4);
+    let both = message(vec![toml(&format!("[cluster]\ncertificate-key = \"{key}\"\ncertificate-key-file = \"/k\"\n"))]);
+    assert!(both.contains("cluster.certificate-key-file: this is given at") && !both.contains(&key), "{both}");
+    let wrong = message(vec![toml(&format!("[cluster]\ncertificate-key = \"{}\"\n", &key[1..]))]);
+    assert!(wrong.contains("it has 63 digits") && !wrong.contains("123456"), "{wrong}");
+}
+
+#[test]
 fn a_later_token_takes_the_place_of_an_earlier_token_file() {
     let file = toml("[cluster]\ntoken-file = \"/run/token\"\n");
     let environment = Source::environment(pairs(&[("GPUK_CLUSTER_TOKEN", "zbcdef.9876543210fedcba")]));

@@ -295,6 +295,36 @@ mod tests {
     fn kubeadms_words_become_findings() {
         for (said, code, waits) in [
             (
+                "error: error execution phase control-plane-prepare/download-certs: error downloading certs: error downloading the secret: Secret \"kubeadm-certs\" was not found in the \"kube-system\" Namespace. This Secret might have expired. Please, run `kubeadm init phase upload-certs --upload-certs` on a control plane to generate a new one",
+                "certificate-key-expired",
+                false,
+            ),
+            (
+                "error: error execution phase control-plane-prepare/download-certs: error downloading certs: error decoding secret data with provided key: cipher: message authentication failed",
+                "certificate-key-wrong",
+                false,
+            ),
+            (
+                "error: error execution phase check-etcd: etcd cluster is not healthy: failed to dial endpoint https://10.0.0.3:2379 with maintenance client: context deadline exceeded",
+                "etcd-unhealthy",
+                true,
+            ),
+            (
+                "error: error execution phase etcd-join: error creating local etcd static pod manifest file: etcdserver: can only promote a learner member which is in sync with leader",
+                "etcd-join-failed",
+                true,
+            ),
+            (
+                "error: error execution phase wait-control-plane: failed while waiting for the control plane to start: [kube-apiserver check failed]",
+                "control-plane-slow",
+                true,
+            ),
+            (
+                "error: error execution phase preflight: \nOne or more conditions for hosting a new control plane instance is not satisfied.\n\nunable to add a new control plane instance to a cluster that doesn't have a stable controlPlaneEndpoint address",
+                "no-control-plane-endpoint",
+                false,
+            ),
+            (
                 "error: error execution phase kubelet-start: a Node with name \"a\" and status \"Ready\" already exists in the cluster. You must delete the existing Node or change the name of this new joining Node",
                 "name-taken",
                 false,

@@ -2,6 +2,7 @@
 
 #![allow(clippy::disallowed_methods, reason = "a test prepares the machine that is looked at")]
 
+mod controlling;
 mod discovering;
 mod joining;
 mod naming;
@@ -232,9 +233,10 @@ impl Machine {
             script = script.answering(endpoint, move |request| server.get(request));
         }
         let output = Output { code: Some(0), stdout: self.log.clone(), stderr: String::new() };
+        let version = Output { code: Some(0), stdout: "v1.34.4\n".to_owned(), stderr: String::new() };
         Host {
             files: Files::below(self.folder.path()).unwrap(),
-            programs: Box::new(ScriptedPrograms::default().answering("journalctl", output)),
+            programs: Box::new(ScriptedPrograms::default().answering("journalctl", output).answering("kubeadm version", version)),
             units: Box::new(ScriptedUnits::with([(KUBELET, self.kubelet.clone())])),
             kernel: Box::new(RecordingKernel::default()),
             kernel_log: Box::new(ScriptedKernelLog::default()),
