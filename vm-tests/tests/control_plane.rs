@@ -5,6 +5,7 @@ use std::time::Duration;
 use anyhow::{Result, ensure};
 use vm_tests::machine::OWN;
 use vm_tests::network::Network;
+use vm_tests::oci::PAUSE;
 use vm_tests::progress::{say, seconds, wait_for};
 use vm_tests::scene::{SHORT, Stage, WayIn, doctor, wait_for_agent, watched};
 use vm_tests::{Cluster, ClusterOptions, Machine, MachineOptions, Parts};
@@ -17,6 +18,12 @@ const CERTIFICATE_KEY: &str = "0123456789abcdef0123456789abcdef0123456789abcdef0
 /// Asks the machine's own member of etcd (etcd documentation, "gRPC gateway").
 const MEMBERS: &str = "cd /etc/kubernetes/pki/etcd && printf 'POST /v3/cluster/member/list HTTP/1.0\\r\\nContent-Type: application/json\\r\\nContent-Length: 2\\r\\n\\r\\n{}' | \
     openssl s_client -quiet -connect 127.0.0.1:2379 -CAfile ca.crt -cert healthcheck-client.crt -key healthcheck-client.key 2> /dev/null";
+
+/// What the agent of a control plane node is told besides. Debian's containerd wants a pause image that the machine does not have, and
+/// Kubernetes' own is there.
+fn role() -> String {
+    format!("  node:\n    role: control-plane\n  containerd:\n    pause-image: {PAUSE}\n")
+}
 
 /// What a machine needs in order to be a control plane node.
 fn options(instance: &str, user_data: &str) -> MachineOptions {
@@ -37,10 +44,8 @@ fn a_machine_joins_the_control_plane() -> Result<()> {
         let cluster = Cluster::start(&Parts::open()?, ClusterOptions { grows: true, ..ClusterOptions::default() })?;
         cluster.admit_control_plane(CERTIFICATE_KEY)?;
         let way_in = WayIn { endpoint: cluster.endpoint(), token: cluster.token().to_owned(), pin: cluster.ca_cert_hash()? };
-        let user_data = format!(
-            "{}    certificate-key: \"{CERTIFICATE_KEY}\"\n    patience: 25m\n  node:\n    role: control-plane\n",
-            way_in.user_data()
-        );
+        let user_data =
+            format!("{}    certificate-key: \"{CERTIFICATE_KEY}\"\n    patience: 25m\n{}", way_in.user_data(), role());
         let mut machine = Machine::boot(&image, options("i-second", &user_data))?;
         watched(&mut machine, |machine| {
             cluster.wait_ready("i-second", LIMIT)?;
@@ -77,7 +82,8 @@ fn a_machine_makes_a_cluster_where_it_is_told_to() -> Result<()> {
     let image = Stage::control_plane_image()?;
     network()?.inside(|| {
         let user_data = format!(
-            "#cloud-config\ngpuk:\n  cluster:\n    endpoints: [\"https://{OWN}:6443\"]\n    init: this-node\n    patience: 25m\n  node:\n    role: control-plane\n"
+            "#cloud-config\ngpuk:\n  cluster:\n    endpoints: [\"https://{OWN}:6443\"]\n    init: this-node\n    patience: 25m\n{}",
+            role()
         );
         let mut machine = Machine::boot(&image, options("i-first", &user_data))?;
         watched(&mut machine, |machine| {

@@ -30,7 +30,7 @@ impl Step for RuntimeClass {
     }
 
     fn needs(&self) -> &'static [&'static str] {
-        &["node"]
+        &["join"]
     }
 
     async fn check(&self, look: Look<'_>) -> Result<Status> {

@@ -196,8 +196,9 @@ const LINES: &[Line] = &[
         words: "error creating local etcd static pod manifest file",
         code: "etcd-join-failed",
         what: "This node's member of etcd did not come up beside the others",
-        remedy: "crictl logs $(crictl ps --all --quiet --name etcd | head -n 1) (are ports 2379 and 2380 open between control plane nodes?); a member \
-            that was removed (\"permanently removed from the cluster\") needs an empty folder: mv /var/lib/etcd /var/lib/etcd.aside",
+        remedy: "crictl logs $(crictl ps --all --quiet --name etcd | head -n 1) (are ports 2379 and 2380 open between control plane nodes?); where there \
+            is no such container: journalctl --boot --unit kubelet (can the pause image be had? containerd.pause-image); a member that was removed \
+            (\"permanently removed from the cluster\") needs an empty folder: mv /var/lib/etcd /var/lib/etcd.aside",
         waits: true,
     },
     Line {

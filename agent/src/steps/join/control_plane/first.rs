@@ -14,7 +14,7 @@ use crate::host::network::{Get, Trust};
 use crate::host::programs::Question;
 use crate::identity::{self, Identity};
 use crate::look::Look;
-use crate::step::{Change, Command, Finding, Status};
+use crate::step::{Change, Command, Finding, Status, UnitVerb};
 
 /// What kubeadm is told, with secrets in it.
 const INIT_FILE: &str = "/run/gpuk-agent/join/init.conf";
@@ -73,6 +73,11 @@ pub async fn make(look: Look<'_>, why: &str) -> Result<Status> {
         Change::write_secret(INIT_FILE, text.join("\n---\n") + "\n"),
         Change::Run(command),
     ];
+    // kubeadm starts it when it is configured. One that fails until then would be taken for a failing start.
+    let kubelet = look.unit(KUBELET).await?.unwrap_or_default();
+    if kubelet.is_running() || kubelet.cannot_start() {
+        changes.insert(0, Change::Unit(UnitVerb::Stop, KUBELET.to_owned()));
+    }
     changes.extend(kubeadm::name_is_known(identity.decision.as_ref())?);
     changes.extend([Change::Sync, Change::Remove { path: INIT_FILE.into(), secret: true }, end()]);
     let begins =

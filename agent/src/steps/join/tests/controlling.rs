@@ -250,8 +250,10 @@ async fn a_cluster_that_was_begun_here_is_finished_here() {
     machine.write(BEGUN, "init\n");
     machine.write(AUTHORITY, CA);
     machine.write("/var/lib/etcd/member/snap/db", "x");
+    let machine = Machine { kubelet: UnitState { sub: "auto-restart".to_owned(), ..machine.kubelet.clone() }, ..machine };
     let (why, changes) = machine.pending().await;
     assert!(why.contains("not finished") && why.contains("this node's own"), "{why}");
+    assert_eq!(words(&changes)[0], format!("stop {KUBELET}"));
     let (found, _) = documents(&changes, "/run/gpuk-agent/join/init.conf");
     let ignored = ignored(&found[0]);
     assert!(ignored.contains(&"DirAvailable--var-lib-etcd") && ignored.contains(&"Port-6443"), "{ignored:?}");
