@@ -66,15 +66,15 @@ pub fn changes(look: Look<'_>, target: &Target, cluster: &Discovered, bad_certif
 /// kubeadm, but for the phases that it has done already, and what comes after it.
 pub fn join(target: &Target, cluster: &Discovered, done: &[&str]) -> Result<Vec<Change>> {
     let text = join_configuration(target, done)?;
-    let (configuration, limit) = match target.control_plane {
-        Some(_) => (Change::write_secret(JOIN_FILE, text), control_plane::LIMIT),
-        None => (Change::write(JOIN_FILE, text), LIMIT),
+    let run = |limit| Command::new(["kubeadm", "join", "--config", JOIN_FILE], limit);
+    let (configuration, command) = match target.control_plane {
+        // Its kubelet ends by itself, and is started again, when its own API server takes more than five minutes to answer ("No valid client
+        // certificate is found and the server is responsive, exiting"): that is no reason to stop kubeadm.
+        Some(_) => (Change::write_secret(JOIN_FILE, text), run(control_plane::LIMIT).on_running_system()),
+        None => (Change::write(JOIN_FILE, text), run(LIMIT).watching(KUBELET)),
     };
-    let mut changes = vec![
-        Change::write_secret(DISCOVERY_FILE, kubeconfig(target, cluster)?),
-        configuration,
-        Change::Run(Command::new(["kubeadm", "join", "--config", JOIN_FILE], limit).watching(KUBELET)),
-    ];
+    let mut changes =
+        vec![Change::write_secret(DISCOVERY_FILE, kubeconfig(target, cluster)?), configuration, Change::Run(command)];
     // From here on a cluster knows the machine by this name.
     changes.extend(name_is_known(target.decision.as_ref())?);
     changes.extend([Change::Sync, Change::Remove { path: DISCOVERY_FILE.into(), secret: true }]);

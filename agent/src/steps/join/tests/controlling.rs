@@ -72,6 +72,11 @@ async fn a_fresh_machine_joins_with_the_certificate_key() {
             "remove /var/lib/gpuk-agent/control-plane-begun",
         ]
     );
+    let Change::Run(command) = &changes[5] else { panic!("{:?}", changes[5]) };
+    assert!(
+        command.watched_unit.is_none() && command.needs_running_system,
+        "a kubelet that starts anew would end kubeadm: {command:?}"
+    );
     let (documents, is_secret) = documents(&changes, JOIN_FILE);
     assert!(is_secret);
     assert_eq!(documents[0]["controlPlane"]["certificateKey"], KEY);
