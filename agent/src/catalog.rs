@@ -5,7 +5,8 @@ use crate::step::Step;
 use crate::steps::{
     allocatable::Allocatable, cdi::Cdi, containerd::Containerd, driver::Driver, gpu_faults::GpuFaults, gpus::Gpus,
     hostname::Hostname, identity::OwnIdentity, join::Join, kernel::Kernel, kubelet::Kubelet, labels::Labels, mig::Mig,
-    modules::Modules, node::Node, observed::Observed, redirects::Redirects, toolkit::Toolkit, trial::Trial,
+    modules::Modules, node::Node, observed::Observed, redirects::Redirects, runtime_class::RuntimeClass, toolkit::Toolkit,
+    trial::Trial,
 };
 
 /// Every step of a role, in order. A step comes after those it needs. A node that someone else manages is only looked at.
@@ -13,7 +14,7 @@ pub fn steps(role: Role) -> Vec<Box<dyn Step>> {
     if role == Role::Observed {
         return vec![Box::new(Observed)];
     }
-    vec![
+    let mut steps: Vec<Box<dyn Step>> = vec![
         Box::new(OwnIdentity),
         Box::new(Hostname),
         Box::new(Kernel),
@@ -22,6 +23,11 @@ pub fn steps(role: Role) -> Vec<Box<dyn Step>> {
         Box::new(Kubelet),
         Box::new(Join),
         Box::new(Node),
+    ];
+    if role == Role::ControlPlane {
+        steps.push(Box::new(RuntimeClass));
+    }
+    let of_gpus: Vec<Box<dyn Step>> = vec![
         Box::new(Toolkit),
         Box::new(Driver),
         Box::new(Modules),
@@ -32,15 +38,18 @@ pub fn steps(role: Role) -> Vec<Box<dyn Step>> {
         Box::new(Trial),
         Box::new(Labels),
         Box::new(Allocatable),
-    ]
+    ];
+    steps.extend(of_gpus);
+    steps
 }
 
 #[cfg(test)]
 mod tests {
     #[test]
     fn a_step_comes_after_those_it_needs() {
-        let steps = super::steps(crate::config::Role::Worker);
-        for (position, step) in steps.iter().enumerate() {
+        use crate::config::Role;
+        let all = [Role::Worker, Role::ControlPlane].map(super::steps);
+        for (steps, (position, step)) in all.iter().flat_map(|steps| steps.iter().enumerate().map(move |step| (steps, step))) {
             for need in step.needs() {
                 assert!(steps[..position].iter().any(|earlier| earlier.name() == *need), "{} needs {need}", step.name());
             }

@@ -49,7 +49,7 @@ pub use redirect::{Family, Mark, Protocol, Redirect};
 pub use secret::{REDACTED, Secret};
 pub use sections::{
     Cloud, Cluster, ClusterKind, Config, Containerd, Enabled, Gpu, Init, Missing, NameTaken, Node, Redirects, Report, Role,
-    Runtime,
+    Runtime, how_to_give,
 };
 pub use service_url::ServiceUrl;
 pub use token_sources::{HostKey, Ssh, SshHost, TokenUrl};

@@ -225,6 +225,13 @@ pub enum Change {
         /// The CRI socket.
         socket: String,
     },
+    /// Apply an object of the cluster as its administrator, without taking fields over that somebody else set (server-side apply).
+    ClusterObject {
+        /// Its path in the API.
+        path: String,
+        /// The object, as far as it is to be so.
+        object: serde_json::Value,
+    },
     /// Flush every file system to disk, so that what was done survives a power cut.
     Sync,
 }
@@ -253,7 +260,8 @@ impl Change {
             | Self::DivideGpu(_)
             | Self::NodeLabels { .. }
             | Self::Drain { .. }
-            | Self::RemovePods { .. } => true,
+            | Self::RemovePods { .. }
+            | Self::ClusterObject { .. } => true,
         }
     }
 }
@@ -284,6 +292,7 @@ impl std::fmt::Display for Change {
             }
             Self::Drain { node, limit } => write!(formatter, "drain Node {node}, as far as it goes in {} s", limit.as_secs()),
             Self::RemovePods { .. } => write!(formatter, "stop and remove every pod"),
+            Self::ClusterObject { path, .. } => write!(formatter, "apply {path}"),
             Self::Sync => write!(formatter, "sync file systems"),
         }
     }

@@ -18,6 +18,7 @@ pub mod modules;
 pub mod node;
 pub mod observed;
 pub mod redirects;
+pub mod runtime_class;
 pub mod toolkit;
 pub mod trial;
 

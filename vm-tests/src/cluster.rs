@@ -49,6 +49,8 @@ pub struct ClusterOptions {
     pub scheduler: bool,
     /// Its API server answers nobody who does not say who he is.
     pub no_anonymous_access: bool,
+    /// Other control plane nodes may join: its etcd is found at the same address as its API server, which must be one of this network's.
+    pub grows: bool,
     /// How long its processes live.
     pub life: Life,
 }
@@ -102,6 +104,7 @@ impl Cluster {
         let settings = Settings {
             directory: directory.to_owned(),
             address: options.reachable.address(),
+            grows: options.grows,
             ports: free_ports()?,
             life: options.life,
             anonymous_access: !options.no_anonymous_access,
@@ -249,6 +252,17 @@ impl Cluster {
         // Made by `kubeadm init` itself and by none of its phases.
         let administrators = ["kubeadm:cluster-admins", "--clusterrole=cluster-admin", "--group=kubeadm:cluster-admins"];
         self.kubectl(&[&["create", "clusterrolebinding"], &administrators[..]].concat()).map(drop)
+    }
+
+    /// Lets machines join as control plane nodes: uploads the certificates under this key, and says where etcd is. kubeadm learns that from
+    /// the mirror pods of etcd, which plain processes have not.
+    pub fn admit_control_plane(&self, certificate_key: &str) -> Result<()> {
+        let text = self.settings.kubeadm_configuration(true);
+        let text = text.replacen("bootstrapTokens:", &format!("certificateKey: {certificate_key}\nbootstrapTokens:"), 1);
+        fs::write(self.settings.file("upload-certs.yaml"), text)?;
+        let kubeconfig = "kubeconfig/super-admin.conf";
+        self.kubeadm(&["upload-certs", "--upload-certs", "--config", "upload-certs.yaml", "--kubeconfig", kubeconfig])?;
+        self.kubectl_with(&["apply", "-f", "-"], &self.settings.mirror_pod()).map(drop)
     }
 
     /// Joining nodes see the signature of their token: before that they cannot trust anything.

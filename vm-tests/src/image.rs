@@ -5,6 +5,7 @@
 //! settings, no running kubelet.
 
 mod baked;
+mod control_plane;
 mod overlay;
 mod root;
 
@@ -68,6 +69,23 @@ const PACKAGES: &[&str] = &[
     "udev",
 ];
 
+/// What a node is to be, as far as its image must have it.
+enum Purpose<'a> {
+    Worker,
+    Gpus { agent: &'a Path, repository: &'a Path },
+    ControlPlane,
+}
+
+impl Purpose<'_> {
+    fn name(&self) -> &'static str {
+        match self {
+            Self::Worker => "image",
+            Self::Gpus { .. } => "baked",
+            Self::ControlPlane => "control-plane",
+        }
+    }
+}
+
 /// A disk to boot from, and its kernel.
 #[derive(Clone, Debug)]
 pub struct Image {
@@ -84,37 +102,43 @@ impl Image {
 
     /// The image of a blank node with another release of Debian.
     pub fn of(parts: &Parts, suite: Suite) -> Result<Self> {
-        Self::made(parts, suite, None)
+        Self::made(parts, suite, &Purpose::Worker)
     }
 
     /// The image of a node for GPUs: `agent` bakes Debian 13's own driver and NVIDIA's container toolkit into the blank one. `repository`
     /// is the folder with the agent's source.
     pub fn baked(parts: &Parts, agent: &Path, repository: &Path) -> Result<Self> {
-        Self::made(parts, Suite::default(), Some((agent, repository)))
+        Self::made(parts, Suite::default(), &Purpose::Gpus { agent, repository })
     }
 
-    fn made(parts: &Parts, suite: Suite, bake: Option<(&Path, &Path)>) -> Result<Self> {
+    /// The image of a node that may run a control plane: the blank one with the programs of Kubernetes and etcd as container images.
+    pub fn control_plane(parts: &Parts) -> Result<Self> {
+        Self::made(parts, Suite::default(), &Purpose::ControlPlane)
+    }
+
+    fn made(parts: &Parts, suite: Suite, purpose: &Purpose) -> Result<Self> {
         let cache = parts.cache();
         let programs = [parts.program(Program::Kubelet)?, parts.program(Program::Kubeadm)?];
-        let toolkit = if bake.is_some() { parts.toolkit()? } else { Vec::new() };
+        let toolkit = if let Purpose::Gpus { .. } = purpose { parts.toolkit()? } else { Vec::new() };
+        let containers = if let Purpose::ControlPlane = purpose { control_plane::programs(parts)? } else { Vec::new() };
         let archive = Archive::of_this_machine()?;
         let distribution = root::distribution(cache, &archive, suite.name(), PACKAGES)?;
         let mut recipe = root::ingredients(Recipe::new().with(distribution.to_string_lossy().as_bytes()));
         recipe = recipe.with(include_str!("image.rs"));
-        for program in &programs {
+        for program in programs.iter().chain(containers.iter().map(|(_, program)| program)) {
             // Their folder's name is a digest of what they are made from.
             recipe = recipe.with(program.to_string_lossy().as_bytes());
         }
-        let name = if bake.is_some() { "baked" } else { "image" };
-        if let Some((_, repository)) = bake {
+        let name = purpose.name();
+        if let Purpose::Gpus { repository, .. } = purpose {
             recipe = baked::ingredients(recipe, repository, &toolkit)?;
         }
         let directory = cache.entry(&format!("{name}-{}", suite.name()), recipe, |directory| {
             timed(&format!("making the {name} image of a node (Debian {})", suite.name()), || {
                 let root = directory.join("root");
                 root::unpack(&distribution, &root)?;
-                root::customize(&root, &programs)?;
-                if let Some((agent, _)) = bake {
+                root::customize(&root, &programs, &control_plane::images(&root, &containers))?;
+                if let Purpose::Gpus { agent, .. } = purpose {
                     baked::bake(cache, &archive, suite.name(), agent, &toolkit, &root)?;
                 }
                 fs::copy(root::kernel(&root)?, directory.join("vmlinuz")).context("copying the kernel")?;
@@ -122,7 +146,7 @@ impl Image {
                 fs::remove_dir_all(&root).with_context(|| format!("removing {}", root.display()))
             })
         })?;
-        for (kind, keep) in [("debian", 2), ("image", 3), ("baked", 2)] {
+        for (kind, keep) in [("debian", 2), ("image", 3), ("baked", 2), ("control-plane", 2)] {
             cache.prune(&format!("{kind}-{}", suite.name()), keep)?;
         }
         Ok(Self { cache: cache.clone(), disk: directory.join("disk.ext4"), kernel: directory.join("vmlinuz") })

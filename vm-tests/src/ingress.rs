@@ -28,7 +28,7 @@ pub fn image(image: &Image) -> Result<Image> {
     let archive = tempfile::NamedTempFile::new()?;
     let busybox = find("busybox").context("busybox is not installed")?;
     let command = ["/bin/httpd", "-f", "-p", "8080", "-h", "/"];
-    SingleProgram { name: IMAGE, program: &busybox, place: "bin/httpd", command: &command }.write(archive.path())?;
+    SingleProgram { name: IMAGE, program: busybox, place: "bin/httpd".to_owned(), command: &command }.write(archive.path())?;
     image.with_files(&[
         File::program("/usr/bin/kube-proxy", &Parts::open()?.program(Program::Proxy)?)?,
         File::program("/root/ingress.tar", archive.path())?,

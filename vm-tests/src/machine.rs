@@ -32,6 +32,9 @@ pub use serial::{Line, Listener};
 /// The address of the host in QEMU's user-mode network.
 pub const HOST: &str = "10.0.2.2";
 
+/// The address of every machine in its own user-mode network.
+pub const OWN: &str = "10.0.2.15";
+
 /// A virtual machine with a disk of its own.
 #[derive(Debug)]
 pub struct Machine {

@@ -43,6 +43,12 @@ impl Network {
         Ok(network)
     }
 
+    /// Makes an address local to the network for what comes from the network itself, which then comes from 127.0.0.1: QEMU hands such a
+    /// connection on as one of the machine's gateway, and any other with the address that it came from.
+    pub fn stands_for(&self, address: &str) -> Result<()> {
+        self.run("ip", &["route", "add", "local", address, "dev", "lo", "src", "127.0.0.1"]).map(drop)
+    }
+
     /// A socket that listens inside; it may be used from anywhere.
     pub fn listen(&self, address: &str) -> Result<TcpListener> {
         self.inside(|| TcpListener::bind(address).with_context(|| format!("listening on {address} in a network namespace")))

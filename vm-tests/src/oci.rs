@@ -1,7 +1,7 @@
 //! A container image is three small documents and a tar archive, each named after its digest.
 
 use std::io::Write;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result};
 use serde_json::{Value, json};
@@ -16,9 +16,9 @@ pub struct SingleProgram<'a> {
     /// The image's full name, tag included.
     pub name: &'a str,
     /// The program, by its path here.
-    pub program: &'a Path,
+    pub program: PathBuf,
     /// Where it lies in the image, without the leading slash.
-    pub place: &'a str,
+    pub place: String,
     /// The command line that starts it.
     pub command: &'a [&'a str],
 }
@@ -26,9 +26,9 @@ pub struct SingleProgram<'a> {
 impl SingleProgram<'_> {
     /// Writes the image as an archive that `ctr images import` reads.
     pub fn write(&self, archive: &Path) -> Result<()> {
-        let program = std::fs::read(self.program).with_context(|| format!("reading {}", self.program.display()))?;
+        let program = std::fs::read(&self.program).with_context(|| format!("reading {}", self.program.display()))?;
         let mut layer = tar::Builder::new(Vec::new());
-        add(&mut layer, self.place, 0o755, &program)?;
+        add(&mut layer, &self.place, 0o755, &program)?;
         let layer = layer.into_inner()?;
         let configuration = text(&json!({
             "architecture": "amd64",

@@ -5,14 +5,16 @@
 //! that started it dies, and one thread, which lives as long as the program,
 //! starts them all.
 
-use std::fs::OpenOptions;
+use std::fs::{File, OpenOptions};
 use std::io;
+use std::os::unix::fs::MetadataExt as _;
 use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::{LazyLock, Mutex, PoisonError, mpsc};
 
 use anyhow::{Context as _, Result, bail};
+use nix::sched::{CloneFlags, setns};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
@@ -36,6 +38,8 @@ pub struct Process {
     log: PathBuf,
     life: Life,
 }
+
+const NAMESPACE: &str = "/proc/thread-self/ns/net";
 
 type Job = Box<dyn FnOnce() + Send>;
 
@@ -122,11 +126,23 @@ pub fn kill_left_behind(id: u32, word: &str) -> Result<bool> {
     Ok(true)
 }
 
+/// Starts a program in the network namespace of the thread that asks for it.
 fn spawn(mut command: Command) -> io::Result<Child> {
     let (sender, receiver) = mpsc::channel();
+    let namespace = File::open(NAMESPACE)?;
     let job: Job = Box::new(move || {
+        let mut start = || {
+            let home = File::open(NAMESPACE)?;
+            if home.metadata()?.ino() == namespace.metadata()?.ino() {
+                return command.spawn();
+            }
+            setns(&namespace, CloneFlags::CLONE_NEWNET)?;
+            let child = command.spawn();
+            setns(&home, CloneFlags::CLONE_NEWNET)?;
+            child
+        };
         // The receiver below waits for exactly this answer.
-        let _ = sender.send(command.spawn());
+        let _ = sender.send(start());
     });
     let gone = |_| io::Error::other("the thread that starts processes is gone");
     STARTER.lock().unwrap_or_else(PoisonError::into_inner).send(job).map_err(|_| gone(()))?;

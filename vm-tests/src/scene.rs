@@ -49,6 +49,12 @@ impl Stage {
         Image::blank(&Parts::open()?)?.with_agent(&agent()?, &repository()?.join("systemd/gpuk-agent.service"))
     }
 
+    /// The image of a node that may run a control plane.
+    pub fn control_plane_image() -> Result<Image> {
+        Packages::look().install()?;
+        Image::control_plane(&Parts::open()?)?.with_agent(&agent()?, &repository()?.join("systemd/gpuk-agent.service"))
+    }
+
     /// The image of a node for GPUs, into which the agent itself baked the driver and the container toolkit.
     pub fn baked_image() -> Result<Image> {
         Packages::look().install()?;

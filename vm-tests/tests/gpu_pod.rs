@@ -22,7 +22,8 @@ const ADDRESS: &str = "0000:00:06.0";
 fn a_pod_that_asks_for_a_gpu_is_given_it() -> Result<()> {
     let archive = tempfile::NamedTempFile::new()?;
     let busybox = find("busybox").context("busybox is not installed")?;
-    SingleProgram { name: IMAGE, program: &busybox, place: "bin/ls", command: &["/bin/ls", "/dev"] }.write(archive.path())?;
+    SingleProgram { name: IMAGE, program: busybox, place: "bin/ls".to_owned(), command: &["/bin/ls", "/dev"] }
+        .write(archive.path())?;
     let repository = repository()?;
     let mut files = vec![File::program("/root/looker.tar", archive.path())?];
     files.extend(nvml::files(&repository, &nvml::described(&repository, "t4", ADDRESS)?)?);

@@ -43,6 +43,36 @@ pub(super) fn sha256(text: &str) -> Result<String, String> {
     if is_digest { Ok(text.to_ascii_lowercase()) } else { Err("is not a SHA-256".into()) }
 }
 
+/// What encrypts the control plane's certificates: an AES-256 key (kubeadm, `init phase upload-certs`). What is said never repeats the text.
+pub(super) fn certificate_key(text: &str) -> Result<String, String> {
+    let digits = text.trim();
+    match digits.chars().find(|digit| !digit.is_ascii_hexdigit()) {
+        Some(_) => Err("is not a certificate key: it has something in it that is not a hexadecimal digit".into()),
+        None if digits.len() != 64 => Err(format!("is not a certificate key: it has {} digits", digits.len())),
+        None => Ok(digits.to_ascii_lowercase()),
+    }
+}
+
+/// One network, or two of different families, in CIDR notation (RFC 4632, section 3.1).
+pub(super) fn networks(text: &str) -> Result<String, String> {
+    let one = |text: &str| {
+        let (address, length) =
+            text.split_once('/').ok_or_else(|| "has no \"/\" and length of the network's prefix".to_owned())?;
+        let address: IpAddr = address.parse().map_err(|_| "is not an IP address, \"/\" and the length of a prefix".to_owned())?;
+        let bits = if address.is_ipv4() { 32 } else { 128 };
+        match length.parse::<u8>() {
+            Ok(length) if (8..bits).contains(&length) => Ok(address.is_ipv4()),
+            _ => Err(format!("has a prefix that is not from 8 to {} bits long", bits - 1)),
+        }
+    };
+    let families = text.split(',').map(one).collect::<Result<Vec<bool>, String>>()?;
+    match families[..] {
+        [_] => Ok(text.to_owned()),
+        [first, second] if first != second => Ok(text.to_owned()),
+        _ => Err("are not one network, or one of IPv4 and one of IPv6".into()),
+    }
+}
+
 /// An address that other machines can reach the node by.
 pub(super) fn node_address(text: &str) -> Result<String, String> {
     let address: IpAddr = text.parse().map_err(|_| "is not an IP address".to_owned())?;
@@ -108,7 +138,27 @@ pub(super) fn did_you_mean<'word>(word: &str, known: impl IntoIterator<Item = &'
 
 #[cfg(test)]
 mod tests {
-    use super::kubelet_argument;
+    use super::{certificate_key, kubelet_argument, networks};
+
+    #[test]
+    fn a_certificate_key_is_64_digits_and_never_repeated() {
+        let key = "0123456789abcdef".repeat(4);
+        assert_eq!(certificate_key(&format!("{}\n", key.to_uppercase())), Ok(key.clone()));
+        for wrong in [&key[1..], "", &key.replace('f', "g")] {
+            let error = certificate_key(wrong).unwrap_err();
+            assert!(!error.contains("0123") && error.contains("certificate key"), "{error}");
+        }
+    }
+
+    #[test]
+    fn a_cluster_has_one_network_of_a_family() {
+        for right in ["10.244.0.0/16", "fd00::/48", "10.244.0.0/16,fd00::/48"] {
+            assert_eq!(networks(right), Ok(right.to_owned()));
+        }
+        for wrong in ["10.244.0.0", "10.244/16", "10.0.0.0/32", "10.0.0.0/0", "10.0.0.0/16,10.1.0.0/16", "", "a/b"] {
+            assert!(networks(wrong).is_err(), "{wrong}");
+        }
+    }
 
     #[test]
     fn an_argument_of_the_kubelet_reaches_it_as_it_is() {

@@ -40,6 +40,8 @@ const OF_K3S: [(&str, &str); 2] = [
     ("containerd.socket", "/run/k3s/containerd/containerd.sock"),
     ("containerd.config-file", "/var/lib/rancher/k3s/agent/etc/containerd/config.toml"),
 ];
+/// Two ways to say one thing: the secret, and the file that holds it.
+const SECRETS: [(&str, &str); 1] = [("cluster.certificate-key", "cluster.certificate-key-file")];
 
 /// Together they say what is redirected.
 const REDIRECTS: &str = "redirects.rules";
@@ -78,8 +80,16 @@ impl Merged {
         Self(KEYS.iter().map(slot).collect())
     }
 
-    /// Lays the statements of a layer over what was said before.
+    /// Lays the statements of a layer over what was said before. A later secret takes the place of an earlier one however each is given.
     pub fn lay_over(&mut self, statements: Vec<Statement>) {
+        let says = |path: &str| statements.iter().any(|statement| statement.key.path() == path);
+        for (given, other) in SECRETS.into_iter().flat_map(|(secret, file)| [(secret, file), (file, secret)]) {
+            if says(given)
+                && let Some((slot, _)) = self.0.iter_mut().zip(KEYS).find(|(_, row)| row.path() == other)
+            {
+                *slot = Slot::Whole(Json::Null, Place::of(Origin::Default));
+            }
+        }
         for Statement { key, said } in statements {
             if let Some((slot, _)) = self.0.iter_mut().zip(KEYS).find(|(_, row)| row.path() == key.path()) {
                 let before = std::mem::replace(slot, Slot::Entries(BTreeMap::new()));
@@ -109,9 +119,11 @@ impl Merged {
         let taints = taints.filter_map(|(key, slot)| twice_in_one_place(key, slot));
         let mut drivers = driver::contradictions(&|path| self.said(path));
         drivers.extend(toolkit::contradictions(&|path| self.said(path)));
+        let given_twice = SECRETS.into_iter().filter_map(|(secret, file)| self.given_twice(secret, file));
         self.token_sources()
             .into_iter()
             .chain(self.wrong_token())
+            .chain(given_twice)
             .chain(taints)
             .chain(self.redirects_that_meet())
             .chain(self.layout())
@@ -172,6 +184,19 @@ impl Merged {
         };
         let message = format!("the text of {} characters here {wrong}", token.chars().count());
         Some(ConfigError::new(place, message).about(TOKEN).hint(hint))
+    }
+
+    fn given_twice(&self, secret: &str, file: &'static str) -> Option<ConfigError> {
+        let place_of = |path: &str| {
+            let named = self.rows().find(|(key, _)| key.path() == path);
+            named.and_then(|(_, slot)| match slot {
+                Slot::Whole(value, place) if !value.is_null() => Some(place),
+                _ => None,
+            })
+        };
+        let (place, other) = (place_of(file)?, place_of(secret)?);
+        let message = format!("this is given at {place}, and {secret} at {other}");
+        Some(ConfigError::new(place, message).about(file).hint("keep one of them"))
     }
 
     /// The typed values.

@@ -2,7 +2,10 @@
 //!
 //! To add a key, add a row to [`KEYS`] and a field of the same name to its section in `sections.rs`.
 
-use super::checks::{Check, absolute_path, cluster_name, image, kubelet_argument, node_address, sha256, some_time, typed};
+use super::checks::{
+    Check, absolute_path, certificate_key, cluster_name, image, kubelet_argument, networks, node_address, sha256, some_time,
+    typed,
+};
 use super::driver::{Branch, Repository};
 use super::k3s_token::any_token;
 use super::labels::{Taint, check_label};
@@ -166,10 +169,39 @@ pub static KEYS: &[Key] = &[
         ..key("cluster", "unsafe-skip-ca-verification", "false")
     },
     Key {
+        kind: Kind::Text("64 hexadecimal digits", certificate_key),
+        secret: true,
+        documentation: "Key to the control plane's certificates, which opens them to a node that joins as a control plane node.",
+        ..key("cluster", "certificate-key", "\"e6a2eb8581237ab72a4f494f30285ec12a9694d750b9785706a83bfcbbbd2204\"")
+    },
+    Key {
+        kind: Kind::Text("a path from the root", absolute_path),
+        documentation: "File that holds the certificate key, read when the node joins.",
+        ..key("cluster", "certificate-key-file", "\"/run/secrets/certificate-key\"")
+    },
+    Key {
         kind: Kind::Choice(&["never", "this-node"]),
         default: Some("never"),
         documentation: "Whether this control plane node makes the cluster where there is none yet; of all nodes, one may.",
         ..key("cluster", "init", "\"this-node\"")
+    },
+    Key {
+        kind: Kind::Text("a network, or an IPv4 and an IPv6 network with a comma between them", networks),
+        default: Some("10.244.0.0/16"),
+        documentation: "Addresses of pods in a cluster that this node makes.",
+        ..key("cluster", "pod-cidr", "\"10.244.0.0/16\"")
+    },
+    Key {
+        kind: Kind::Text("a network, or an IPv4 and an IPv6 network with a comma between them", networks),
+        default: Some("10.96.0.0/12"),
+        documentation: "Addresses of Services in a cluster that this node makes.",
+        ..key("cluster", "service-cidr", "\"10.96.0.0/12\"")
+    },
+    Key {
+        kind: Kind::Boolean,
+        default: Some("true"),
+        documentation: "Whether control plane nodes make the RuntimeClass nvidia where there is none.",
+        ..key("cluster", "runtime-class", "true")
     },
     Key {
         kind: Kind::Text("numbers with the units s, m, h or d", typed::<Period>),

@@ -66,8 +66,18 @@ pub struct Cluster {
     pub ca_cert_hashes: Vec<Pin>,
     /// Joins without a pin.
     pub unsafe_skip_ca_verification: bool,
+    /// Opens the control plane's certificates, as `kubeadm init phase upload-certs` left them.
+    pub certificate_key: Option<Secret>,
+    /// File that holds that key. Never given together with it.
+    pub certificate_key_file: Option<PathBuf>,
     /// Who makes the cluster.
     pub init: Init,
+    /// The pods' network, in a cluster that this node makes.
+    pub pod_cidr: String,
+    /// The Services' network, in a cluster that this node makes.
+    pub service_cidr: String,
+    /// Makes the RuntimeClass for GPUs.
+    pub runtime_class: bool,
     /// How long `up` goes on while nothing gets better.
     pub patience: Period,
 }
@@ -285,6 +295,11 @@ impl Config {
         cluster.kind == ClusterKind::K3s && cluster.init == Init::ThisNode && self.node.role == Role::ControlPlane
     }
 
+    /// Whether this machine is to make the cluster where there is none yet.
+    pub fn makes_cluster(&self) -> bool {
+        self.wants_join() && self.node.role == Role::ControlPlane && self.cluster.init == Init::ThisNode
+    }
+
     /// What is still needed before the node can join. Not an error: `plan` and `doctor` work without.
     pub fn missing_for_join(&self) -> Vec<Missing> {
         let cluster = &self.cluster;
@@ -310,8 +325,12 @@ impl Config {
             || asks_control_plane;
         [
             (!cluster.endpoints.is_empty(), "cluster.endpoints", ""),
-            (has_token, "cluster.token", ", or where it comes from as cluster.ssh.hosts, token-file, token-url or token-command"),
-            (is_trusted, "cluster.ca-cert-hashes", ""),
+            (
+                has_token || self.makes_cluster(),
+                "cluster.token",
+                ", or where it comes from as cluster.ssh.hosts, token-file, token-url or token-command",
+            ),
+            (is_trusted || self.makes_cluster(), "cluster.ca-cert-hashes", ""),
         ]
         .into_iter()
         .filter(|(is_given, _, _)| !is_given)
@@ -320,7 +339,8 @@ impl Config {
     }
 }
 
-fn how_to_give(path: &str, also: &str) -> String {
+/// What to write, and what else would do.
+pub fn how_to_give(path: &str, also: &str) -> String {
     let row = path.split_once('.').and_then(|(section, name)| schema::find(section, name));
     row.map_or_else(String::new, |row| {
         let (section, name, example, variable) = (row.section, row.name, row.example, row.variable());

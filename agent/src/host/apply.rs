@@ -123,6 +123,7 @@ impl Host {
                 }
             }
             Change::RemovePods { socket } => self.runtime.remove_pods(socket).await?,
+            Change::ClusterObject { path, object } => self.cluster.apply_object(path, object).await.map_err(Error::from)?,
             Change::Sync => self.kernel.sync(),
         }
         Ok(())

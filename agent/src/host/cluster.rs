@@ -1,5 +1,6 @@
 //! A joined node may read and report on itself with the kubelet's own credential, and needs no other.
 
+mod administrator;
 mod drain;
 mod node;
 
@@ -20,6 +21,9 @@ pub use node::{Condition, Node, NodeEvent, Offered};
 
 /// Where kubeadm puts the node's own credential.
 pub const KUBELET_KUBECONFIG: &str = "/etc/kubernetes/kubelet.conf";
+
+/// Where kubeadm puts the administrator's credential on a control plane node.
+pub const ADMINISTRATOR_KUBECONFIG: &str = "/etc/kubernetes/admin.conf";
 
 /// Where managed platforms put it (EKS, GKE, AKS).
 const MANAGED_KUBECONFIG: &str = "/var/lib/kubelet/kubeconfig";
@@ -85,6 +89,8 @@ pub trait Cluster {
 
     /// Cordons the node and evicts its pods, but for those of DaemonSets and those that come from files, and waits until they are gone.
     async fn drain(&self, name: &str, limit: Duration) -> Result<(), ClusterError>;
+    /// Applies an object at this path of the API (server-side apply, no force), with the administrator's credential of a control plane node.
+    async fn apply_object(&self, path: &str, object: &Value) -> Result<(), ClusterError>;
 
     /// Records an event of type `Warning` about the Node; `now` is RFC 3339.
     async fn record_event(&self, name: &str, event: &NodeEvent, now: &str) -> Result<(), ClusterError>;
@@ -146,14 +152,7 @@ impl ApiServer {
     }
 
     async fn request(&self, request: http::Request<Vec<u8>>) -> Result<Option<Value>, ClusterError> {
-        let client = self.client().await?;
-        match tokio::time::timeout(LIMIT, client.request::<Value>(request)).await {
-            Ok(Ok(object)) => Ok(Some(object)),
-            Ok(Err(kube::Error::Api(status))) if status.code == 404 => Ok(None),
-            Ok(Err(kube::Error::Api(status))) => Err(ClusterError::Refused(status.code, status.message.clone())),
-            Ok(Err(error)) => Err(ClusterError::Unreachable(causes(&error))),
-            Err(_) => Err(ClusterError::Unreachable(format!("the API server did not answer in {} s", LIMIT.as_secs()))),
-        }
+        ask(&self.client().await?, request).await
     }
 
     /// Merges these fields into a Node; `part` is empty or a subresource, e.g. `/status`.
@@ -192,6 +191,17 @@ async fn client_from(path: &Path, kubeconfig: &str) -> Result<kube::Client, Clus
     config.connect_timeout = Some(LIMIT);
     config.read_timeout = Some(LIMIT);
     kube::Client::try_from(config).map_err(|error| broken(error.to_string()))
+}
+
+/// One request; `None` is 404.
+async fn ask(client: &kube::Client, request: http::Request<Vec<u8>>) -> Result<Option<Value>, ClusterError> {
+    match tokio::time::timeout(LIMIT, client.request::<Value>(request)).await {
+        Ok(Ok(object)) => Ok(Some(object)),
+        Ok(Err(kube::Error::Api(status))) if status.code == 404 => Ok(None),
+        Ok(Err(kube::Error::Api(status))) => Err(ClusterError::Refused(status.code, status.message.clone())),
+        Ok(Err(error)) => Err(ClusterError::Unreachable(causes(&error))),
+        Err(_) => Err(ClusterError::Unreachable(format!("the API server did not answer in {} s", LIMIT.as_secs()))),
+    }
 }
 
 #[async_trait(?Send)]
@@ -241,6 +251,10 @@ impl Cluster for ApiServer {
         }
     }
 
+    async fn apply_object(&self, path: &str, object: &Value) -> Result<(), ClusterError> {
+        administrator::apply(&self.files, path, object).await
+    }
+
     async fn record_event(&self, name: &str, event: &NodeEvent, now: &str) -> Result<(), ClusterError> {
         // As the kubelet's own: in the namespace `default`, and with the name in place of the uid ("kubectl describe node" looks for both).
         let object = json!({
@@ -270,6 +284,8 @@ pub struct ScriptedCluster {
     pub runtime_class: Option<String>,
     /// Every condition that was set.
     pub conditions: Rc<RefCell<Vec<Condition>>>,
+    /// Every object that was applied, by its path.
+    pub objects: Rc<RefCell<BTreeMap<String, Value>>>,
     /// Every event that was recorded.
     pub events: Rc<RefCell<Vec<NodeEvent>>>,
     /// Whether it was cordoned, each time that it was set.
@@ -285,6 +301,7 @@ impl ScriptedCluster {
             conditions: Rc::default(),
             events: Rc::default(),
             cordoned: Rc::default(),
+            objects: Rc::default(),
         }
     }
 }
@@ -299,8 +316,15 @@ impl Cluster for ScriptedCluster {
         self.answer.borrow().clone()
     }
 
-    async fn runtime_class(&self, _name: &str) -> Result<Option<String>, ClusterError> {
-        Ok(self.runtime_class.clone())
+    async fn runtime_class(&self, name: &str) -> Result<Option<String>, ClusterError> {
+        let objects = self.objects.borrow();
+        let applied = objects.get(&format!("/apis/node.k8s.io/v1/runtimeclasses/{name}"));
+        Ok(applied.and_then(|object| Some(object["handler"].as_str()?.to_owned())).or_else(|| self.runtime_class.clone()))
+    }
+
+    async fn apply_object(&self, path: &str, object: &Value) -> Result<(), ClusterError> {
+        self.objects.borrow_mut().insert(path.to_owned(), object.clone());
+        Ok(())
     }
 
     async fn set_condition(&self, _name: &str, condition: &Condition, _now: &str, _transition: bool) -> Result<(), ClusterError> {

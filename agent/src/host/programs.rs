@@ -32,6 +32,8 @@ pub enum Question {
     },
     /// The names of all of nftables' tables, as JSON.
     NftTables,
+    /// kubeadm's own version, e.g. `v1.34.4`.
+    KubeadmVersion,
 }
 
 impl Question {
@@ -52,6 +54,7 @@ impl Question {
             ]
             .map(str::to_owned)
             .to_vec(),
+            Self::KubeadmVersion => ["kubeadm", "version", "--output", "short"].map(str::to_owned).to_vec(),
             Self::NftTables => ["nft", "--json", "list", "tables"].map(str::to_owned).to_vec(),
             Self::NftTable { name } => ["nft", "--json", "list", "table", "inet", name].map(str::to_owned).to_vec(),
         }

@@ -2,6 +2,7 @@
 
 mod bootstrap_token;
 mod cluster_info;
+mod control_plane;
 mod credential;
 mod discovery;
 #[cfg(test)]
@@ -32,6 +33,7 @@ use crate::look::{Look, is_blank};
 use crate::show::utc;
 use crate::step::{Change, Finding, Stage, Status, Step, UnitVerb, Watched};
 pub use cluster_info::{Authority, authorities};
+use control_plane::Begun;
 use credential::Opened;
 pub use discovery::{SETTLE, SKEW};
 pub use joined::{AUTHORITY, CERTIFICATE, Certificate as ClientCertificate, examine, server};
@@ -84,13 +86,20 @@ impl Step for Join {
         if k3s::is_wanted(look.config) {
             return k3s::join(look).await;
         }
+        let is_control_plane = look.config.node.role == Role::ControlPlane;
+        let begun = if is_control_plane { Begun::read(look)? } else { None };
         match joined::membership(look)? {
-            Membership::Member { until } => member(look, until).await,
+            membership if begun == Some(Begun::Init) => control_plane::first::make(look, membership.why()).await,
+            Membership::Member { .. } if begun == Some(Begun::Join) => control_plane::finish(look).await,
+            Membership::Member { until } => match member(look, until).await? {
+                Status::Ready(evidence) if is_control_plane => control_plane::member(look, evidence),
+                status => Ok(status),
+            },
             Membership::Lapsed { why, bad_certificate, bad_kubeconfig } => {
                 renewal::renew(look, why, bad_certificate, bad_kubeconfig).await
             }
-            Membership::Stranger { why, .. } if look.config.node.role == Role::ControlPlane => {
-                Ok(Status::Broken(no_control_plane(&why)))
+            Membership::Stranger { why, .. } if look.config.makes_cluster() && begun.is_none() => {
+                control_plane::first::make(look, &why).await
             }
             Membership::Stranger { why, bad_certificate } => stranger(look, why, bad_certificate).await,
         }
@@ -154,22 +163,14 @@ async fn member(look: Look<'_>, until: SystemTime) -> Result<Status> {
     Ok(Status::Ready(evidence))
 }
 
-/// Joined as a worker, it would be no part of the control plane, and two programs would care for one kubelet.
-fn no_control_plane(why: &str) -> Finding {
-    Finding::new(
-        "control-plane-not-supported",
-        "A control plane node is not joined by this program",
-        format!("{why}, and node.role is \"{}\"", Role::ControlPlane.word()),
-        "join it by hand (on a control plane node, kubeadm init phase upload-certs --upload-certs and \
-         kubeadm token create --print-join-command say how), then: gpuk-agent up; if it is none: [node] role = \"worker\"; \
-         if somebody else cares for it: [node] role = \"observed\"",
-    )
-}
-
 /// Not joined: find an API server that proves itself, and let kubeadm do the rest.
 async fn stranger(look: Look<'_>, mut why: String, bad_certificate: bool) -> Result<Status> {
     if let Some(finding) = target::incomplete(look) {
         return Ok(Status::Broken(finding));
+    }
+    let is_control_plane = look.config.node.role == Role::ControlPlane;
+    if is_control_plane && let Some(status) = control_plane::may_begin(look, &why)? {
+        return Ok(status);
     }
     // Nobody is asked for a token that a wrong name would waste.
     if let Err(finding) = crate::identity::of(look)? {
@@ -188,8 +189,15 @@ async fn stranger(look: Look<'_>, mut why: String, bad_certificate: bool) -> Res
     }
     why = opened.evidence(why);
     let Opened { target, cluster, .. } = opened;
+    let target = match control_plane::complete(look, target)? {
+        Ok(target) => target,
+        Err(status) => return Ok(status),
+    };
     let mut changes = kubeadm::changes(look, &target, &cluster, bad_certificate)?;
     changes.extend(credential::remains(look)?);
+    if is_control_plane {
+        changes = control_plane::around(changes);
+    }
     changes.splice(0..0, name::remember(look, cluster.existing.as_ref())?);
     // kubeadm starts it when it is configured. One that fails until then would be taken for a failing join.
     if kubelet.is_running() || kubelet.cannot_start() {

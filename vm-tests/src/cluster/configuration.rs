@@ -30,6 +30,8 @@ pub(super) struct Settings {
     pub(super) directory: PathBuf,
     pub(super) address: &'static str,
     pub(super) ports: Ports,
+    /// Its etcd listens at `address`, too.
+    pub(super) grows: bool,
     pub(super) life: Life,
     pub(super) anonymous_access: bool,
 }
@@ -79,14 +81,16 @@ apiServer: {{certSANs: [127.0.0.1, localhost, {advertised}]}}
     }
 
     pub(super) fn etcd(&self) -> Vec<String> {
-        let client = format!("https://127.0.0.1:{}", self.ports.etcd_client);
-        let peer = format!("https://127.0.0.1:{}", self.ports.etcd_peer);
+        let address = if self.grows { self.address } else { "127.0.0.1" };
+        let client = format!("https://{address}:{}", self.ports.etcd_client);
+        let peer = format!("https://{address}:{}", self.ports.etcd_peer);
+        let local = |port: u16| if self.grows { format!(",https://127.0.0.1:{port}") } else { String::new() };
         words(&[
             "--name=control-plane",
             "--data-dir=etcd",
-            &format!("--listen-client-urls={client}"),
+            &format!("--listen-client-urls={client}{}", local(self.ports.etcd_client)),
             &format!("--advertise-client-urls={client}"),
-            &format!("--listen-peer-urls={peer}"),
+            &format!("--listen-peer-urls={peer}{}", local(self.ports.etcd_peer)),
             &format!("--initial-advertise-peer-urls={peer}"),
             &format!("--initial-cluster=control-plane={peer}"),
             "--cert-file=pki/etcd/server.crt",
@@ -100,6 +104,31 @@ apiServer: {{certSANs: [127.0.0.1, localhost, {advertised}]}}
             // A test's data need not survive this machine.
             "--unsafe-no-fsync",
         ])
+    }
+
+    /// What kubeadm reads of the mirror pod of etcd, and a Node so that the pod is not collected.
+    pub(super) fn mirror_pod(&self) -> String {
+        let (address, port) = (self.address, self.ports.etcd_client);
+        format!(
+            r#"apiVersion: v1
+kind: Node
+metadata: {{name: control-plane, labels: {{node-role.kubernetes.io/control-plane: ""}}}}
+spec: {{taints: [{{key: node-role.kubernetes.io/control-plane, effect: NoSchedule}}]}}
+---
+apiVersion: v1
+kind: Pod
+metadata:
+  name: etcd-control-plane
+  namespace: kube-system
+  labels: {{component: etcd, tier: control-plane}}
+  annotations: {{kubeadm.kubernetes.io/etcd.advertise-client-urls: "https://{address}:{port}"}}
+spec:
+  nodeName: control-plane
+  hostNetwork: true
+  tolerations: [{{operator: Exists}}]
+  containers: [{{name: etcd, image: none, imagePullPolicy: Never}}]
+"#
+        )
     }
 
     pub(super) fn api_server(&self) -> Vec<String> {

@@ -164,7 +164,7 @@ pub(super) fn unpack(archive: &Path, root: &Path) -> Result<()> {
 }
 
 /// Makes of a plain distribution the image of a node that was not set up yet.
-pub(super) fn customize(root: &Path, programs: &[PathBuf]) -> Result<()> {
+pub(super) fn customize(root: &Path, programs: &[PathBuf], images: &[SingleProgram]) -> Result<()> {
     for (path, text) in FILES {
         let path = root.join(path);
         make_way(&path)?;
@@ -186,7 +186,7 @@ pub(super) fn customize(root: &Path, programs: &[PathBuf]) -> Result<()> {
         link(&format!("/usr/lib/systemd/system/{unit}"), &units.join(format!("{target}.wants")).join(unit))?;
     }
     link("/usr/lib/systemd/system/multi-user.target", &units.join("default.target"))?;
-    timed("importing the pause image", || import_pause(root))
+    timed("importing container images", || import(root, images))
 }
 
 fn link(target: &str, path: &Path) -> Result<()> {
@@ -214,15 +214,15 @@ pub(super) fn kernel(root: &Path) -> Result<PathBuf> {
     kernel.with_context(|| format!("no kernel in {}", boot.display()))
 }
 
-/// Puts the pause image into the store of the root's own containerd, which runs here for a moment:
+/// Puts the pause image and these into the store of the root's own containerd, which runs here for a moment:
 /// natively this takes a second, in an emulated machine it takes long.
-fn import_pause(root: &Path) -> Result<()> {
+fn import(root: &Path, images: &[SingleProgram]) -> Result<()> {
     let folder = root.join("run/import");
     fs::create_dir_all(&folder)?;
     fs::write(folder.join("containerd.toml"), IMPORT)?;
     let busybox = root.join("usr/bin/busybox");
-    SingleProgram { name: PAUSE, program: &busybox, place: "bin/sleep", command: &["/bin/sleep", "2147483647"] }
-        .write(&folder.join("pause.tar"))?;
+    let pause =
+        SingleProgram { name: PAUSE, program: busybox, place: "bin/sleep".to_owned(), command: &["/bin/sleep", "2147483647"] };
     // In a mount namespace of its own, nothing that is mounted for containerd can be left behind.
     let script = "mount -t proc proc \"$0/proc\" && exec chroot \"$0\" containerd --config /run/import/containerd.toml";
     let arguments = ["--mount", "--propagation=private", "sh", "-c", script, &root.display().to_string()];
@@ -239,7 +239,10 @@ fn import_pause(root: &Path) -> Result<()> {
         server.expect_running()?;
         ctr(&["images", "list"]).map(Some)
     })?;
-    ctr(&["images", "import", "/run/import/pause.tar"])?;
+    for image in std::iter::once(&pause).chain(images) {
+        image.write(&folder.join("image.tar"))?;
+        ctr(&["images", "import", "/run/import/image.tar"])?;
+    }
     server.kill()?;
     // Version 1.7 leaves one of its own beside the one that was asked for.
     for folder in [folder, root.join("run/containerd")].iter().filter(|folder| folder.exists()) {

@@ -78,7 +78,9 @@ impl Hardware {
             add("-drive file=seed.iso,format=raw,if=none,id=seed,readonly=on -device virtio-blk-pci,drive=seed");
         }
         let forwards = options.forwards.iter().map(|(here, there)| format!(",hostfwd=tcp:127.0.0.1:{here}-:{there}"));
-        add(&format!("-netdev user,id=network{} -device virtio-net-pci,netdev=network,romfile=", forwards.collect::<String>()));
+        let own = options.own_ports.iter().map(|port| format!(",hostfwd=tcp:{}:{port}-:{port}", super::OWN));
+        let forwards: String = forwards.chain(own).collect();
+        add(&format!("-netdev user,id=network{forwards} -device virtio-net-pci,netdev=network,romfile="));
         for number in 0..options.gpus.len() {
             // Only the JSON form can say where a socket is.
             let socket = json!({ "type": "unix", "path": gpu_socket(number) });

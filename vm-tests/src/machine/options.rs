@@ -36,6 +36,8 @@ pub struct MachineOptions {
     pub network: Option<Arc<Network>>,
     /// Ports of this machine's 127.0.0.1 that lead to ports of the machine, as from its network.
     pub forwards: Vec<(u16, u16)>,
+    /// Ports under which the machine is found at its own address, 10.0.2.15: only in a network where that address is local.
+    pub own_ports: Vec<u16>,
     /// In MiB; 1.5 GiB are enough for a worker.
     pub memory: u32,
     /// Virtual processors.
@@ -60,6 +62,7 @@ impl MachineOptions {
             kernel_line: String::new(),
             network: None,
             forwards: Vec::new(),
+            own_ports: Vec::new(),
             memory: 1536,
             processors: 2,
             gpus: Vec::new(),

@@ -99,6 +99,9 @@ fn what_a_join_needs() {
     assert_eq!(keys("[cluster]\nendpoints = [\"a\"]\ntoken-file = \"/t\"\nunsafe-skip-ca-verification = true"), [""; 0]);
     assert_eq!(keys("[cluster]\nendpoints = [\"a\"]\nssh.hosts = [\"b\"]"), [""; 0], "a known host can say the pin");
     assert_eq!(keys("[cluster]\nendpoints = [\"a\"]\ntoken-command = [\"/b\"]"), ["cluster.ca-cert-hashes"]);
+    assert_eq!(keys("cluster.init = \"this-node\"\nnode.role = \"control-plane\""), ["cluster.endpoints"]);
+    // A worker makes no cluster, whatever it is told.
+    assert_eq!(keys("cluster.init = \"this-node\"\ncluster.endpoints = [\"a\"]"), ["cluster.token", "cluster.ca-cert-hashes"]);
     assert_eq!(keys("cluster.kind = \"none\""), [""; 0]);
     assert_eq!(keys("node.role = \"observed\""), [""; 0]);
 }

@@ -42,7 +42,7 @@ fn unknown_keys() {
         message(vec![toml("[cluster]\ntoken_file = \"/a\"\nlabels = {}\nx = 1\n[redirects]\nenabled = true\n")]),
         "/etc/gpuk/agent.toml:2:1: unknown key \"token_file\" in [cluster]; did you mean \"token-file\"?\n\
          /etc/gpuk/agent.toml:3:1: unknown key \"labels\" in [cluster]; it belongs under [node]\n\
-         /etc/gpuk/agent.toml:4:1: unknown key \"x\" in [cluster]; there are kind, name, endpoints, token, token-file, token-url, token-url-ca-file, token-command, ca-cert-hashes, unsafe-skip-ca-verification, init, patience\n\
+         /etc/gpuk/agent.toml:4:1: unknown key \"x\" in [cluster]; there are kind, name, endpoints, token, token-file, token-url, token-url-ca-file, token-command, ca-cert-hashes, unsafe-skip-ca-verification, certificate-key, certificate-key-file, init, pod-cidr, service-cidr, runtime-class, patience\n\
          /etc/gpuk/agent.toml:6:1: unknown key \"enabled\" in [redirects]; it belongs under [gpu]"
     );
     assert_eq!(
@@ -53,7 +53,7 @@ fn unknown_keys() {
     );
     assert_eq!(
         message(vec![toml("[cluster]\n\"abcdef.0123456789abcdee\" = 1\n")]),
-        "/etc/gpuk/agent.toml:2:1: unknown key a text of 23 characters that contains a bootstrap token in [cluster]; there are kind, name, endpoints, token, token-file, token-url, token-url-ca-file, token-command, ca-cert-hashes, unsafe-skip-ca-verification, init, patience"
+        "/etc/gpuk/agent.toml:2:1: unknown key a text of 23 characters that contains a bootstrap token in [cluster]; there are kind, name, endpoints, token, token-file, token-url, token-url-ca-file, token-command, ca-cert-hashes, unsafe-skip-ca-verification, certificate-key, certificate-key-file, init, pod-cidr, service-cidr, runtime-class, patience"
     );
 }
 
@@ -189,6 +189,15 @@ fn taints_in_one_place() {
 }
 
 #[test]
+fn a_certificate_key_is_said_once_and_never_shown() {
+    let key = "0123456789abcdef".repeat(4);
+    let both = message(vec![toml(&format!("[cluster]\ncertificate-key = \"{key}\"\ncertificate-key-file = \"/k\"\n"))]);
+    assert!(both.contains("cluster.certificate-key-file: this is given at") && !both.contains(&key), "{both}");
+    let wrong = message(vec![toml(&format!("[cluster]\ncertificate-key = \"{}\"\n", &key[1..]))]);
+    assert!(wrong.contains("it has 63 digits") && !wrong.contains("123456"), "{wrong}");
+}
+
+#[test]
 fn node() {
     assert_eq!(
         message(vec![toml(
@@ -295,7 +304,7 @@ fn environment_and_flags() {
          flag --set: unknown key \"whatever\"; write SECTION.KEY=VALUE, e.g. cluster.endpoints=https://api.example.com\n\
          flag --set: unknown key \"clusters.token\"; did you mean \"cluster.token\"?\n\
          flag --set: node.labels: \"kubernetes.io/role=a\" may not be set by a node on itself: a kubelet that is told to does not start; roles are given from outside, with kubectl label node; right would be a map of label keys and values, e.g. { \"example.com/pool\" = \"gpu\" }\n\
-         flag --set: unknown key \"token.x\" in [cluster]; there are kind, name, endpoints, token, token-file, token-url, token-url-ca-file, token-command, ca-cert-hashes, unsafe-skip-ca-verification, init, patience"
+         flag --set: unknown key \"token.x\" in [cluster]; there are kind, name, endpoints, token, token-file, token-url, token-url-ca-file, token-command, ca-cert-hashes, unsafe-skip-ca-verification, certificate-key, certificate-key-file, init, pod-cidr, service-cidr, runtime-class, patience"
     );
 }
 

@@ -50,6 +50,16 @@ pub enum Membership {
     },
 }
 
+impl Membership {
+    /// What is missing; empty for a member.
+    pub fn why(&self) -> &str {
+        match self {
+            Self::Member { .. } => "",
+            Self::Lapsed { why, .. } | Self::Stranger { why, .. } => why,
+        }
+    }
+}
+
 /// How a client certificate with its key stands.
 pub enum Certificate {
     /// There is none.

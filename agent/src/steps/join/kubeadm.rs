@@ -15,7 +15,7 @@ use super::discovery::Discovered;
 use super::joined::{AUTHORITY, CERTIFICATE};
 use super::target::Target;
 use super::verdict::NEW_TOKEN;
-use super::{KUBELET, kubelet_log};
+use super::{KUBELET, control_plane, kubelet_log};
 use crate::host::apply::Failure;
 use crate::host::cluster::KUBELET_KUBECONFIG;
 use crate::identity::decision::Decision;
@@ -24,7 +24,8 @@ use crate::step::{Change, Command, Finding, Status};
 
 /// The verified cluster with the token: on a file system in memory, and only while kubeadm runs.
 pub const DISCOVERY_FILE: &str = "/run/gpuk-agent/join/discovery.conf";
-const JOIN_FILE: &str = "/run/gpuk-agent/join/kubeadm.conf";
+/// What kubeadm is told; for a control plane node the certificate key is in it.
+pub const JOIN_FILE: &str = "/run/gpuk-agent/join/kubeadm.conf";
 const MANIFESTS: &str = "/etc/kubernetes/manifests";
 
 /// kubeadm's own limits add up to two minutes, and its preflight asks containerd.
@@ -32,7 +33,7 @@ const LIMIT: Duration = Duration::from_secs(300);
 
 /// What a join that was cut off leaves behind and the next one may write over. Nothing that hides a fault of the machine: a stranger
 /// on the kubelet's port shows in the kubelet's log.
-const IGNORED_CHECKS: [&str; 4] = [
+pub const IGNORED_CHECKS: [&str; 4] = [
     "FileAvailable--etc-kubernetes-bootstrap-kubelet.conf",
     "FileAvailable--etc-kubernetes-kubelet.conf",
     "FileAvailable--etc-kubernetes-pki-ca.crt",
@@ -58,20 +59,31 @@ pub fn changes(look: Look<'_>, target: &Target, cluster: &Discovered, bad_certif
     if !look.exists(MANIFESTS)? {
         changes.push(Change::Run(Command::new(["mkdir", "-p", MANIFESTS], Duration::from_secs(10))));
     }
-    changes.extend([
-        Change::write_secret(DISCOVERY_FILE, kubeconfig(target, cluster)?),
-        Change::write(JOIN_FILE, join_configuration(target)?),
-        Change::Run(Command::new(["kubeadm", "join", "--config", JOIN_FILE], LIMIT).watching(KUBELET)),
-    ]);
+    changes.extend(join(target, cluster, &[])?);
+    Ok(changes)
+}
+
+/// kubeadm, but for the phases that it has done already, and what comes after it.
+pub fn join(target: &Target, cluster: &Discovered, done: &[&str]) -> Result<Vec<Change>> {
+    let text = join_configuration(target, done)?;
+    let run = |limit| Command::new(["kubeadm", "join", "--config", JOIN_FILE], limit);
+    let (configuration, command) = match target.control_plane {
+        // Its kubelet ends by itself, and is started again, when its own API server takes more than five minutes to answer ("No valid client
+        // certificate is found and the server is responsive, exiting"): that is no reason to stop kubeadm.
+        Some(_) => (Change::write_secret(JOIN_FILE, text), run(control_plane::LIMIT).on_running_system()),
+        None => (Change::write(JOIN_FILE, text), run(LIMIT).watching(KUBELET)),
+    };
+    let mut changes =
+        vec![Change::write_secret(DISCOVERY_FILE, kubeconfig(target, cluster)?), configuration, Change::Run(command)];
     // From here on a cluster knows the machine by this name.
-    changes.extend(name_is_known(target)?);
+    changes.extend(name_is_known(target.decision.as_ref())?);
     changes.extend([Change::Sync, Change::Remove { path: DISCOVERY_FILE.into(), secret: true }]);
     Ok(changes)
 }
 
 /// Keeps that a cluster knows the machine by its name, unless that is kept already.
-pub fn name_is_known(target: &Target) -> Result<Option<Change>> {
-    let decision = target.decision.as_ref().filter(|decision| !decision.joined);
+pub fn name_is_known(decision: Option<&Decision>) -> Result<Option<Change>> {
+    let decision = decision.filter(|decision| !decision.joined);
     decision.map(|decision| Decision { joined: true, ..decision.clone() }.change()).transpose()
 }
 
@@ -93,8 +105,8 @@ pub fn kubeconfig(target: &Target, cluster: &Discovered) -> Result<String> {
 
 /// `JoinConfiguration` (kubeadm API, `kubeadm.k8s.io/v1beta4`). The limits replace defaults of 4 and 5 minutes, which kubeadm spends
 /// even on what cannot succeed.
-fn join_configuration(target: &Target) -> Result<String> {
-    let configuration = json!({
+fn join_configuration(target: &Target, done: &[&str]) -> Result<String> {
+    let mut configuration = json!({
         "apiVersion": "kubeadm.k8s.io/v1beta4",
         "kind": "JoinConfiguration",
         "discovery": {"file": {"kubeConfigPath": DISCOVERY_FILE}},
@@ -110,6 +122,12 @@ fn join_configuration(target: &Target) -> Result<String> {
             "tlsBootstrap": "60s",
         },
     });
+    if let Some(control_plane) = &target.control_plane {
+        control_plane.complete(&mut configuration);
+    }
+    if !done.is_empty() {
+        configuration["skipPhases"] = json!(done);
+    }
     serde_json::to_string_pretty(&configuration).context("writing the configuration for kubeadm")
 }
 
@@ -125,7 +143,7 @@ pub fn judge(failure: &Failure) -> Option<Status> {
             }
             Some(Status::Broken(kubelet_log::finding(reason.as_deref())))
         }
-        Failure::Program { command, output } if command.starts_with("kubeadm join") => read(&output.stderr),
+        Failure::Program { command, output } if command.starts_with("kubeadm ") => read(&output.stderr),
         _ => None,
     }
 }
@@ -145,6 +163,55 @@ const READYZ: &str = "kubectl get --raw '/readyz?verbose', on a control plane no
 
 /// The first row that fits counts. To add a line, add a row.
 const LINES: &[Line] = &[
+    Line {
+        words: "Secret \"kubeadm-certs\" was not found",
+        code: "certificate-key-expired",
+        what: "The cluster no longer holds the control plane's certificates for joining nodes: they are kept for two hours",
+        remedy: "on a control plane node: kubeadm init phase upload-certs --upload-certs (it prints the new key); expected in \
+            cluster.certificate-key or cluster.certificate-key-file",
+        waits: false,
+    },
+    Line {
+        words: "error decoding secret data with provided key",
+        code: "certificate-key-wrong",
+        what: "The certificate key does not open the control plane's certificates: they were uploaded with another one",
+        remedy: "on a control plane node: kubeadm init phase upload-certs --upload-certs (it prints the key that fits from then on); expected in \
+            cluster.certificate-key or cluster.certificate-key-file",
+        waits: false,
+    },
+    Line {
+        words: "doesn't have a stable controlPlaneEndpoint address",
+        code: "no-control-plane-endpoint",
+        what: "The cluster was made for one control plane node: it has no address that could lead to another one",
+        remedy: "on a control plane node, set controlPlaneEndpoint in kubectl -n kube-system edit configmap kubeadm-config, to an address that all \
+            API servers will be found at, and make their certificates anew",
+        waits: false,
+    },
+    Line {
+        words: "etcd cluster is not healthy",
+        code: "etcd-unhealthy",
+        what: "A member of etcd does not answer, so kubeadm adds no other one",
+        remedy: "on a control plane node that works: etcdctl --endpoints=https://127.0.0.1:2379 --cacert=/etc/kubernetes/pki/etcd/ca.crt \
+            --cert=/etc/kubernetes/pki/etcd/healthcheck-client.crt --key=/etc/kubernetes/pki/etcd/healthcheck-client.key member list; a member whose \
+            node is gone for good: the same with member remove ID in place of member list",
+        waits: true,
+    },
+    Line {
+        words: "error creating local etcd static pod manifest file",
+        code: "etcd-join-failed",
+        what: "This node's member of etcd did not come up beside the others",
+        remedy: "crictl logs $(crictl ps --all --quiet --name etcd | head -n 1) (are ports 2379 and 2380 open between control plane nodes?); where there \
+            is no such container: journalctl --boot --unit kubelet (can the pause image be had? containerd.pause-image); a member that was removed \
+            (\"permanently removed from the cluster\") needs an empty folder: mv /var/lib/etcd /var/lib/etcd.aside",
+        waits: true,
+    },
+    Line {
+        words: "failed while waiting for the control plane to start",
+        code: "control-plane-slow",
+        what: "kubeadm stopped waiting for the control plane's own pods to start",
+        remedy: "crictl ps --all, then crictl logs of the container that keeps ending",
+        waits: true,
+    },
     Line {
         words: "already exists in the cluster",
         code: "name-taken",
@@ -242,6 +309,36 @@ mod tests {
     #[test]
     fn kubeadms_words_become_findings() {
         for (said, code, waits) in [
+            (
+                "error: error execution phase control-plane-prepare/download-certs: error downloading certs: error downloading the secret: Secret \"kubeadm-certs\" was not found in the \"kube-system\" Namespace. This Secret might have expired. Please, run `kubeadm init phase upload-certs --upload-certs` on a control plane to generate a new one",
+                "certificate-key-expired",
+                false,
+            ),
+            (
+                "error: error execution phase control-plane-prepare/download-certs: error downloading certs: error decoding secret data with provided key: cipher: message authentication failed",
+                "certificate-key-wrong",
+                false,
+            ),
+            (
+                "error: error execution phase check-etcd: etcd cluster is not healthy: failed to dial endpoint https://10.0.0.3:2379 with maintenance client: context deadline exceeded",
+                "etcd-unhealthy",
+                true,
+            ),
+            (
+                "error: error execution phase etcd-join: error creating local etcd static pod manifest file: etcdserver: can only promote a learner member which is in sync with leader",
+                "etcd-join-failed",
+                true,
+            ),
+            (
+                "error: error execution phase wait-control-plane: failed while waiting for the control plane to start: [kube-apiserver check failed]",
+                "control-plane-slow",
+                true,
+            ),
+            (
+                "error: error execution phase preflight: \nOne or more conditions for hosting a new control plane instance is not satisfied.\n\nunable to add a new control plane instance to a cluster that doesn't have a stable controlPlaneEndpoint address",
+                "no-control-plane-endpoint",
+                false,
+            ),
             (
                 "error: error execution phase kubelet-start: a Node with name \"a\" and status \"Ready\" already exists in the cluster. You must delete the existing Node or change the name of this new joining Node",
                 "name-taken",

@@ -14,6 +14,7 @@ use crate::host::cluster::{KUBELET_CERTIFICATES, KUBELET_KUBECONFIG};
 use crate::identity;
 use crate::look::Look;
 use crate::step::{Change, UnitVerb};
+use crate::steps::k3s;
 
 /// Pods have 30 s to end where nobody says otherwise (Kubernetes API, `terminationGracePeriodSeconds`).
 const DRAIN_LIMIT: Duration = Duration::from_secs(60);
@@ -28,6 +29,11 @@ const CHECKPOINTS: [&str; 4] = [
 
 /// What takes this machine out of its cluster: no changes where nothing of a join is left.
 pub async fn leave(look: Look<'_>) -> Result<Vec<Change>> {
+    if k3s::is_wanted(look.config) {
+        bail!(
+            "k3s brings its own way out: k3s-agent-uninstall.sh (on a server k3s-uninstall.sh), which its installer put beside it"
+        );
+    }
     if look.config.node.role == Role::ControlPlane {
         bail!(
             "a control plane node is a member of etcd, which loses its majority when one just goes: on this node, kubeadm reset \

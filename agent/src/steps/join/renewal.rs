@@ -61,7 +61,7 @@ fn changes(target: &Target, bootstrap: String, bad_certificate: bool, bad_kubeco
     let bad = bad.into_iter().filter(|(is_bad, _)| *is_bad);
     changes.extend(bad.map(|(_, path)| Change::Remove { path: path.into(), secret: true }));
     changes.push(Change::write_secret(BOOTSTRAP_FILE, bootstrap));
-    changes.extend(kubeadm::name_is_known(target)?);
+    changes.extend(kubeadm::name_is_known(target.decision.as_ref())?);
     changes.push(Change::Unit(UnitVerb::Restart, KUBELET.to_owned()));
     Ok(changes)
 }

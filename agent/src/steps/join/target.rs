@@ -3,6 +3,7 @@
 use anyhow::Result;
 
 use super::bootstrap_token::BootstrapToken;
+use super::control_plane::AsControlPlane;
 use super::credential::Credential;
 use crate::config::NameTaken;
 use crate::identity::decision::Decision;
@@ -36,6 +37,8 @@ pub struct Target {
     pub runtime_socket: String,
     /// It is a node already and only its certificate is missing: its own Node may be Ready, and keeps what it registered with.
     pub is_node: bool,
+    /// What it takes besides to join as a control plane node; `None` for a worker.
+    pub control_plane: Option<AsControlPlane>,
 }
 
 /// What the evidence says for ever after a join without a pin.
@@ -72,6 +75,7 @@ pub fn of(look: Look<'_>, credential: &Credential, is_node: bool) -> Result<Resu
         machine_id: look.facts.machine_id.clone(),
         runtime_socket: look.config.containerd.socket.display().to_string(),
         is_node,
+        control_plane: None,
     }))
 }
 

@@ -2,6 +2,7 @@
 
 #![allow(clippy::disallowed_methods, reason = "a test prepares the machine that is looked at")]
 
+mod controlling;
 mod discovering;
 mod joining;
 mod leaving;
@@ -236,7 +237,8 @@ impl Machine {
             script = script.answering(endpoint, move |request| server.get(request));
         }
         let output = Output { code: Some(0), stdout: self.log.clone(), stderr: String::new() };
-        let programs = ScriptedPrograms::default().answering("journalctl", output);
+        let version = Output { code: Some(0), stdout: "v1.34.4\n".to_owned(), stderr: String::new() };
+        let programs = ScriptedPrograms::default().answering("journalctl", output).answering("kubeadm version", version);
         let programs = self.programs.iter().fold(programs, |programs, (prefix, said)| programs.answering(prefix, said.clone()));
         Host {
             files: Files::below(self.folder.path()).unwrap(),

@@ -47,21 +47,6 @@ async fn a_joined_node_is_ready_without_any_question() {
 }
 
 #[tokio::test]
-async fn a_control_plane_node_is_kept_and_never_joined_as_a_worker() {
-    let control_plane = |machine: Machine| machine.set("node.role", Some("control-plane"));
-    assert!(matches!(control_plane(joined()).check().await, Status::Ready(_)));
-    let mut fresh = Machine::fresh(&[A]).with(A, Server::good());
-    fresh.offline = true;
-    let cut = joined();
-    cut.write(AUTHORITY, "");
-    for (machine, seen) in [(fresh, "has not joined"), (cut, "is empty")] {
-        let finding = control_plane(machine).broken().await;
-        assert_eq!(finding.code, "control-plane-not-supported");
-        assert!(finding.why.contains(seen) && finding.remedy.contains("role = \"worker\""), "{finding:?}");
-    }
-}
-
-#[tokio::test]
 async fn a_joined_nodes_kubelet_is_started_and_enabled() {
     let mut machine = joined();
     machine.kubelet.active = "inactive".to_owned();
