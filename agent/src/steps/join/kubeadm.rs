@@ -288,6 +288,12 @@ const LINES: &[Line] = &[
     },
 ];
 
+/// The rows as people read them: kubeadm's words, code, what is wrong, whether it is waited for, remedy.
+#[cfg(test)]
+pub fn rows() -> impl Iterator<Item = (&'static str, &'static str, &'static str, bool, &'static str)> {
+    LINES.iter().map(|line| (line.words, line.code, line.what, line.waits, line.remedy))
+}
+
 fn read(said: &str) -> Option<Status> {
     let line = LINES.iter().find(|line| said.contains(line.words))?;
     let telling = |text: &&str| text.contains(line.words) || text.trim_start().starts_with("[ERROR ");

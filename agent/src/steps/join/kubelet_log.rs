@@ -17,6 +17,12 @@ const EDIT_CONFIG: &str = "kubectl -n kube-system edit configmap kubelet-config 
 const EDIT_FLAGS: &str = "correct node.kubelet-extra-args in /etc/gpuk/agent.toml, or the flags in /var/lib/kubelet/kubeadm-flags.env \
     and /etc/default/kubelet; then: systemctl restart kubelet";
 
+/// The rows as people read them: the kubelet's words, what is wrong, remedy.
+#[cfg(test)]
+pub fn rows() -> impl Iterator<Item = (&'static [&'static str], &'static str, &'static str)> {
+    CAUSES.iter().map(|cause| (cause.words, cause.what, cause.remedy))
+}
+
 /// To add a cause, add a row.
 const CAUSES: &[Cause] = &[
     Cause {

@@ -7,6 +7,7 @@ mod discovering;
 mod joining;
 mod leaving;
 mod naming;
+mod page;
 mod renewing;
 
 use std::net::{IpAddr, SocketAddr};
