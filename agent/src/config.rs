@@ -48,8 +48,8 @@ pub use provider_id::ProviderId;
 pub use redirect::{Family, Mark, Protocol, Redirect};
 pub use secret::{REDACTED, Secret};
 pub use sections::{
-    Cloud, Cluster, ClusterKind, Config, Containerd, Enabled, Gpu, Init, Missing, NameTaken, Node, Redirects, Report, Role,
-    Runtime, how_to_give,
+    Cloud, Cluster, ClusterKind, Config, Containerd, Enabled, Gpu, Init, Missing, NameTaken, Node, Reboots, Redirects, Report,
+    Role, Runtime, how_to_give,
 };
 pub use service_url::ServiceUrl;
 pub use token_sources::{HostKey, Ssh, SshHost, TokenUrl};

@@ -139,12 +139,28 @@ pub struct Finding {
     /// How long whoever was asked wants to be left alone. It matters only to who waits now.
     #[serde(skip)]
     pub leave_alone: Option<Duration>,
+    /// Nothing but a reboot cures it.
+    #[serde(skip)]
+    pub cured_by_reboot: bool,
 }
 
 impl Finding {
     /// All four parts are required: a finding without a remedy is only a complaint.
     pub fn new(code: &str, what: impl Into<String>, why: impl Into<String>, remedy: impl Into<String>) -> Self {
-        Self { code: code.to_owned(), what: what.into(), why: why.into(), remedy: remedy.into(), leave_alone: None }
+        Self {
+            code: code.to_owned(),
+            what: what.into(),
+            why: why.into(),
+            remedy: remedy.into(),
+            leave_alone: None,
+            cured_by_reboot: false,
+        }
+    }
+
+    /// Nothing but a reboot cures it.
+    #[must_use]
+    pub fn cured_by_reboot(self) -> Self {
+        Self { cured_by_reboot: true, ..self }
     }
 
     /// Not to be looked at again before that.
@@ -232,6 +248,11 @@ pub enum Change {
         /// The object, as far as it is to be so.
         object: serde_json::Value,
     },
+    /// Reboot the machine in good order; the call returns before it happens.
+    Reboot {
+        /// Why nothing else will do.
+        why: String,
+    },
     /// Flush every file system to disk, so that what was done survives a power cut.
     Sync,
 }
@@ -261,6 +282,7 @@ impl Change {
             | Self::NodeLabels { .. }
             | Self::Drain { .. }
             | Self::RemovePods { .. }
+            | Self::Reboot { .. }
             | Self::ClusterObject { .. } => true,
         }
     }
@@ -293,6 +315,7 @@ impl std::fmt::Display for Change {
             Self::Drain { node, limit } => write!(formatter, "drain Node {node}, as far as it goes in {} s", limit.as_secs()),
             Self::RemovePods { .. } => write!(formatter, "stop and remove every pod"),
             Self::ClusterObject { path, .. } => write!(formatter, "apply {path}"),
+            Self::Reboot { why } => write!(formatter, "reboot, because {why}"),
             Self::Sync => write!(formatter, "sync file systems"),
         }
     }

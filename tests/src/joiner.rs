@@ -296,6 +296,10 @@ impl Units for StandIns {
         }
         Ok(())
     }
+
+    async fn reboot(&self) -> Result<()> {
+        anyhow::bail!("no join needs that")
+    }
 }
 
 /// Looks until it finds something, or gives up.

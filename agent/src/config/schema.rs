@@ -391,6 +391,12 @@ pub static KEYS: &[Key] = &[
         ..key("gpu.toolkit", "repository-key", "\"/usr/share/keyrings/nvidia-container-toolkit.gpg\"")
     },
     Key {
+        kind: Kind::Choice(&["never", "once", "twice"]),
+        default: Some("never"),
+        documentation: "How often in a row the service may reboot the machine where nothing else makes its GPUs work, and no pod would lose by it.",
+        ..key("gpu", "reboot", "\"once\"")
+    },
+    Key {
         kind: Kind::List("MIG profiles, each PROFILE:COUNT, or \"off\" alone", typed::<MigLayout>),
         documentation: "How every GPU that can be is divided by MIG (\"off\": not at all); without it that is left as it is.",
         ..key("gpu", "mig-layout", "[\"3g.40gb:1\", \"1g.10gb:4\"]")

@@ -196,6 +196,8 @@ pub struct Gpu {
     pub driver: Driver,
     /// What hands them to containers.
     pub toolkit: Toolkit,
+    /// How often the service may reboot for them.
+    pub reboot: Reboots,
     /// How those that can be divided are; `None` leaves it to somebody else.
     #[serde(with = "mig_layout")]
     pub mig_layout: Option<MigLayout>,
@@ -203,6 +205,29 @@ pub struct Gpu {
     pub nvml_helper: Option<PathBuf>,
     /// NVML's library; `None` is the one that the loader finds.
     pub nvml_library: Option<PathBuf>,
+}
+
+/// How often in a row the service may reboot the machine.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Reboots {
+    /// A person does.
+    Never,
+    /// Once.
+    Once,
+    /// Twice.
+    Twice,
+}
+
+impl Reboots {
+    /// The number.
+    pub fn count(self) -> u32 {
+        match self {
+            Self::Never => 0,
+            Self::Once => 1,
+            Self::Twice => 2,
+        }
+    }
 }
 
 /// Whether something is done.

@@ -124,6 +124,7 @@ impl Host {
             }
             Change::RemovePods { socket } => self.runtime.remove_pods(socket).await?,
             Change::ClusterObject { path, object } => self.cluster.apply_object(path, object).await.map_err(Error::from)?,
+            Change::Reboot { .. } => self.units.reboot().await?,
             Change::Sync => self.kernel.sync(),
         }
         Ok(())

@@ -92,6 +92,9 @@ pub trait Cluster {
     /// Applies an object at this path of the API (server-side apply, no force), with the administrator's credential of a control plane node.
     async fn apply_object(&self, path: &str, object: &Value) -> Result<(), ClusterError>;
 
+    /// How many pods of the node somebody waits for: not those of DaemonSets, those that come from files, and those that are over.
+    async fn busy_pods(&self, name: &str) -> Result<usize, ClusterError>;
+
     /// Records an event of type `Warning` about the Node; `now` is RFC 3339.
     async fn record_event(&self, name: &str, event: &NodeEvent, now: &str) -> Result<(), ClusterError>;
 }
@@ -255,6 +258,10 @@ impl Cluster for ApiServer {
         administrator::apply(&self.files, path, object).await
     }
 
+    async fn busy_pods(&self, name: &str) -> Result<usize, ClusterError> {
+        drain::staying(self, name).await
+    }
+
     async fn record_event(&self, name: &str, event: &NodeEvent, now: &str) -> Result<(), ClusterError> {
         // As the kubelet's own: in the namespace `default`, and with the name in place of the uid ("kubectl describe node" looks for both).
         let object = json!({
@@ -290,6 +297,8 @@ pub struct ScriptedCluster {
     pub events: Rc<RefCell<Vec<NodeEvent>>>,
     /// Whether it was cordoned, each time that it was set.
     pub cordoned: Rc<RefCell<Vec<bool>>>,
+    /// How many pods somebody waits for.
+    pub busy_pods: usize,
 }
 
 impl ScriptedCluster {
@@ -301,6 +310,7 @@ impl ScriptedCluster {
             conditions: Rc::default(),
             events: Rc::default(),
             cordoned: Rc::default(),
+            busy_pods: 0,
             objects: Rc::default(),
         }
     }
@@ -349,6 +359,10 @@ impl Cluster for ScriptedCluster {
     async fn drain(&self, name: &str, _limit: Duration) -> Result<(), ClusterError> {
         self.node(name).await?;
         self.cordon(name, true).await
+    }
+
+    async fn busy_pods(&self, name: &str) -> Result<usize, ClusterError> {
+        self.node(name).await.map(|_| self.busy_pods)
     }
 
     async fn record_event(&self, _name: &str, event: &NodeEvent, _now: &str) -> Result<(), ClusterError> {

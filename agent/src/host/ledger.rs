@@ -13,8 +13,8 @@ use crate::step::{Change, Contents};
 /// Where the list is kept.
 const LEDGER: &str = "/var/lib/gpuk-agent/written.json";
 
-/// Folders whose files are the agent's own, or are gone at the next boot.
-const OWN: [&str; 2] = ["/var/lib/gpuk-agent", "/run"];
+/// Folders whose files are the agent's own, are gone at the next boot, or belong to a join and go with it.
+const OWN: [&str; 4] = ["/var/lib/gpuk-agent", "/run", "/etc/kubernetes", "/var/lib/kubelet"];
 
 /// Files that changes replaced, made or took away, by their paths.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]

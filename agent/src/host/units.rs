@@ -63,6 +63,9 @@ pub trait Units {
 
     /// Does it and waits for the end of the job.
     async fn act(&self, verb: UnitVerb, unit: &str, limit: Duration) -> Result<()>;
+
+    /// Begins a reboot that stops every unit first, and that nothing takes back.
+    async fn reboot(&self) -> Result<()>;
 }
 
 /// The running systemd, over the system bus.
@@ -183,6 +186,11 @@ impl Units for Systemd {
             None => bail!("{} {unit}: there is no such unit", verb.word()),
         }
     }
+
+    async fn reboot(&self) -> Result<()> {
+        // What `systemctl reboot` asks for (systemctl(1), "reboot").
+        self.manager("StartUnit", &("reboot.target", "replace-irreversibly"), ASK_LIMIT).await.map(drop)
+    }
 }
 
 impl Systemd {
@@ -237,6 +245,11 @@ impl Units for ScriptedUnits {
                 UnitVerb::Reload => {}
             }
         }
+        Ok(())
+    }
+
+    async fn reboot(&self) -> Result<()> {
+        self.acted.borrow_mut().push("reboot".to_owned());
         Ok(())
     }
 }

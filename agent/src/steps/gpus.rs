@@ -104,7 +104,8 @@ fn of_library(failure: &Failure) -> Finding {
         ),
         _ => ("nvml-failed", "NVML does not answer", "journalctl --dmesg --grep NVRM | gpuk-agent explain"),
     };
-    Finding::new(code, what, failure.to_string(), remedy)
+    let finding = Finding::new(code, what, failure.to_string(), remedy);
+    if failure.code == ReturnCode::LIB_RM_VERSION_MISMATCH { finding.cured_by_reboot() } else { finding }
 }
 
 /// NVML could not be asked, or said nothing.
@@ -157,7 +158,9 @@ fn of_faults(faults: &[(String, Fault)]) -> Option<Finding> {
     let (gpu, fault) = faults.first()?;
     let others: Vec<String> = faults.iter().skip(1).map(|(gpu, fault)| format!("; {gpu}: {}", fault.code)).collect();
     let address = gpu.split_whitespace().nth(1).unwrap_or_default();
-    Some(Finding::new(fault.code, fault.what, format!("{gpu}: {}{}", fault.why, others.concat()), fault.cure.remedy(address)))
+    let why = format!("{gpu}: {}{}", fault.why, others.concat());
+    let finding = Finding::new(fault.code, fault.what, why, fault.cure.remedy(address));
+    Some(if fault.cure == health::Cure::Reboot { finding.cured_by_reboot() } else { finding })
 }
 
 /// `GPU 0000:00:1e.0 (Tesla T4, GPU-8f2a1c3e-...)`

@@ -100,6 +100,7 @@ fn needs_reset(why: String) -> Finding {
         why,
         "drain the node, then: systemctl reboot",
     )
+    .cured_by_reboot()
 }
 
 fn compared(look: Look<'_>, layout: &MigLayout, reading: &Reading) -> Result<Status> {

@@ -119,6 +119,7 @@ fn mismatch(loaded: &str, library: &str) -> Finding {
         format!("/proc/driver/nvidia/version says {loaded}, and the library is libnvidia-ml.so.{library}"),
         "drain the node and reboot it: systemctl reboot; the packages that moved were not held: apt-mark showhold",
     )
+    .cured_by_reboot()
 }
 
 /// Who drives a GPU now.
@@ -132,12 +133,13 @@ fn taken(look: Look<'_>, gpus: &[&Gpu]) -> Result<Option<Finding>> {
     for gpu in gpus {
         let Some(driver) = driver_of(look, gpu)? else { continue };
         if KERNELS_OWN.contains(&driver.to_ascii_lowercase().replace('_', "").as_str()) {
-            return Ok(Some(Finding::new(
+            let finding = Finding::new(
                 "nouveau-bound",
                 format!("The kernel's own driver {driver} holds a GPU, and NVIDIA's cannot have it"),
                 format!("/sys/bus/pci/devices/{}/driver is {driver}", gpu.address),
                 "drain the node and reboot it: systemctl reboot; the agent has blacklisted that driver, in the initramfs too",
-            )));
+            );
+            return Ok(Some(finding.cured_by_reboot()));
         }
     }
     Ok(None)

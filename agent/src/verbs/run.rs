@@ -2,6 +2,7 @@
 
 mod faults;
 mod pauses;
+mod reboots;
 
 use std::time::Duration;
 
@@ -99,8 +100,15 @@ pub(super) async fn one_round(common: &Common, environment: Vec<(String, String)
     let records = round::round(&session, VERB, &observer, ROUND_PATIENCE, stop).await;
     release(session.look());
     wake::remember(&session.host, session.look());
-    service::status(&summary(&records));
-    Ok(outcome(&records, &catalog::steps(session.config.node.role)))
+    let steps = catalog::steps(session.config.node.role);
+    let status = match reboots::after(&session.host, session.look(), &records, &steps).await {
+        Ok(reboots::Decision::Nothing) => summary(&records),
+        Ok(reboots::Decision::Rebooting) => "rebooting, since nothing else makes the GPUs work".to_owned(),
+        Ok(reboots::Decision::Not(why)) => format!("{}; only a reboot cures it, and none is made: {why}", summary(&records)),
+        Err(error) => format!("{}; a reboot failed: {error:#}", summary(&records)),
+    };
+    service::status(&status);
+    Ok(outcome(&records, &steps))
 }
 
 /// How a round ended. What only GPUs wait for is looked at ever more slowly: the node is one already.

@@ -357,7 +357,7 @@ fn a_section_inside_of_another_one() {
     assert_eq!(
         message(vec![toml("[gpu.driver]\nbranches = \"535\"\n[gpu]\ndrivers = 1\n")]),
         "/etc/gpuk/agent.toml:2:1: unknown key \"branches\" in [gpu.driver]; did you mean \"branch\"?\n\
-         /etc/gpuk/agent.toml:4:1: unknown key \"drivers\" in [gpu]; there are enabled, taints, startup-taints, mig-layout, nvml-helper, nvml-library"
+         /etc/gpuk/agent.toml:4:1: unknown key \"drivers\" in [gpu]; there are enabled, taints, startup-taints, reboot, mig-layout, nvml-helper, nvml-library"
     );
     assert_eq!(
         message(vec![Source::flags(vec![("gpu.driver.branch".to_owned(), "newest".to_owned())])]),

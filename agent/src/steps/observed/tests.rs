@@ -45,6 +45,10 @@ impl Units for NoBus {
     async fn act(&self, _verb: UnitVerb, _unit: &str, _limit: Duration) -> anyhow::Result<()> {
         anyhow::bail!("no bus")
     }
+
+    async fn reboot(&self) -> anyhow::Result<()> {
+        anyhow::bail!("no bus")
+    }
 }
 
 #[tokio::test]
