@@ -13,9 +13,11 @@ use crate::image::File;
 /// What describes the GPUs for which it answers, in the machine.
 pub const DESCRIPTION: &str = "/etc/nvml-stand-in.json";
 
-/// The driver that the baked image has, and its library there.
+/// The driver that the baked image has.
 pub const DRIVER: &str = "550.163.01";
-const LIBRARY: &str = "/usr/lib/x86_64-linux-gnu/nvidia/current/libnvidia-ml.so.550.163.01";
+
+/// Its library there.
+pub const LIBRARY: &str = "/usr/lib/x86_64-linux-gnu/nvidia/current/libnvidia-ml.so.550.163.01";
 
 /// The GPUs of a fixture (`nvml-stand-in/fixtures`) as that driver's, the first of them at this address of the PCI bus.
 pub fn described(repository: &Path, fixture: &str, address: &str) -> Result<Value> {

@@ -61,8 +61,43 @@ fn a_pod_that_asks_for_a_gpu_is_given_it() -> Result<()> {
         let changes: Vec<&Value> =
             plan["steps"].as_array().context("no steps")?.iter().flat_map(|step| step["changes"].as_array()).flatten().collect();
         ensure!(changes.is_empty(), "a second look would change something: {changes:?}");
-        faults(&repository, machine)
+        lane(machine)?;
+        faults(&repository, machine)?;
+        computing(&repository, machine)
     })
+}
+
+/// What a round costs in which nothing is to be done: figures to read, in an emulated machine many times slower than a real one.
+fn lane(machine: &mut Machine) -> Result<()> {
+    let said = machine.run("gpuk-agent up --json", LIMIT)?.stdout;
+    let round: Value = serde_json::from_str(&said).with_context(|| format!("up said {said}"))?;
+    let lane = ["toolkit", "driver", "modules", "gpu-faults", "gpus", "mig", "cdi", "trial", "labels"];
+    let steps = round["steps"].as_array().context("no steps")?.iter();
+    let took = steps.filter_map(|step| Some((lane.iter().find(|name| step["name"] == **name)?, step["took"].as_u64()?)));
+    let took: Vec<_> = took.collect();
+    say(format_args!("the GPU lane took {} ms: {took:?}", took.iter().map(|(_, took)| took).sum::<u64>()));
+    Ok(())
+}
+
+/// `doctor --gpu --deep` computes through CUDA's library, which is played as well.
+fn computing(repository: &std::path::Path, machine: &mut Machine) -> Result<()> {
+    machine.check(
+        "cp --remove-destination {} \"$(readlink -f /usr/lib/x86_64-linux-gnu/libcuda.so.1)\""
+            .replace("{}", nvml::LIBRARY)
+            .as_str(),
+        SHORT,
+    )?;
+    for (forgets, expected) in [(false, "ready"), (true, "broken")] {
+        let mut description = nvml::described(repository, "t4", ADDRESS)?;
+        description["cudaDevices"] = json!([{"busId": ADDRESS, "forgets": forgets}]);
+        machine.write(nvml::DESCRIPTION, description.to_string().as_bytes(), SHORT)?;
+        let said = machine.run("gpuk-agent doctor --gpu --deep --json", LIMIT)?.stdout;
+        let report: Value = serde_json::from_str(&said).with_context(|| format!("the doctor said {said}"))?;
+        let computing = report["checks"].as_array().and_then(|checks| checks.iter().find(|check| check["name"] == "computing"));
+        let verdict = computing.map_or(&Value::Null, |check| &check["verdict"]);
+        ensure!(verdict == expected, "memory that forgets ({forgets}) is {verdict}:\n{said}");
+    }
+    Ok(())
 }
 
 /// One pod with the RuntimeClass `nvidia` and one without.
