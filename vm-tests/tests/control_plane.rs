@@ -62,7 +62,7 @@ fn a_machine_joins_the_control_plane() -> Result<()> {
             let label = "node-role.kubernetes.io/control-plane";
             ensure!(node["metadata"]["labels"][label].is_string(), "the Node is not marked as one of the control plane: {node}");
 
-            let class = cluster.object(&["runtimeclass", "nvidia"])?.unwrap_or_default();
+            let class = cluster.object(&["runtimeclass", "nvidia", "--show-managed-fields"])?.unwrap_or_default();
             ensure!(class["handler"] == "nvidia", "there is no RuntimeClass nvidia: {class}");
             ensure!(class["metadata"]["managedFields"][0]["manager"] == "gpuk-agent", "somebody else made it: {class}");
 
