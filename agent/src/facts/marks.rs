@@ -3,6 +3,7 @@
 use anyhow::Result;
 use serde::Serialize;
 
+use crate::host::cluster::K3S_DROP_IN;
 use crate::look::Look;
 
 /// What the files on the disk tell about the machine's part in a cluster.
@@ -35,7 +36,6 @@ const MANAGED: &[(&str, &str)] = &[
 
 /// k3s's server, and what the agent writes where it is the one that joins a node of k3s: then no platform manages it.
 const K3S_SERVER: &str = "/var/lib/rancher/k3s/server/tls";
-const K3S_DROP_IN: &str = "/etc/rancher/k3s/config.yaml.d/50-gpuk-agent.yaml";
 
 /// Looks for them.
 pub fn marks(look: Look<'_>) -> Result<Marks> {

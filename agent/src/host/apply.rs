@@ -137,12 +137,12 @@ impl Host {
 
     /// Keeps what is about to be replaced or removed, and lists it. Nothing of what lies below /run, where tokens lie.
     fn list(&self, path: &Path, old: Option<Vec<u8>>, new: Option<&Contents>) -> Result<(), Error> {
-        if path.starts_with("/run") {
+        // What takes the place of a secret is one: neither is kept anywhere.
+        if path.starts_with("/run") || new.is_some_and(|new| new.secret) {
             return Ok(());
         }
         let kept = old.as_ref().map(|old| self.keep(path, old)).transpose()?;
-        // A secret comes from outside and goes with the join.
-        if !Ledger::lists(path) || new.is_some_and(|new| new.secret && old.is_none()) {
+        if !Ledger::lists(path) {
             return Ok(());
         }
         let mode = self.files.mode(path)?.unwrap_or(0o644);

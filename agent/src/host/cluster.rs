@@ -25,6 +25,9 @@ pub const KUBELET_KUBECONFIG: &str = "/etc/kubernetes/kubelet.conf";
 /// Where kubeadm puts the administrator's credential on a control plane node.
 pub const ADMINISTRATOR_KUBECONFIG: &str = "/etc/kubernetes/admin.conf";
 
+/// What tells k3s to join, written by the agent alone.
+pub const K3S_DROP_IN: &str = "/etc/rancher/k3s/config.yaml.d/50-gpuk-agent.yaml";
+
 /// Where managed platforms put it (EKS, GKE, AKS).
 const MANAGED_KUBECONFIG: &str = "/var/lib/kubelet/kubeconfig";
 
@@ -126,9 +129,10 @@ impl ApiServer {
     }
 
     fn kubeconfig(&self) -> Option<&'static str> {
-        [KUBELET_KUBECONFIG, MANAGED_KUBECONFIG, K3S_KUBECONFIG]
-            .into_iter()
-            .find(|path| self.files.exists(path.as_ref()).unwrap_or(false))
+        // What is left of another cluster than k3s's does not count where the agent told k3s to join.
+        let is_k3s = self.files.exists(K3S_DROP_IN.as_ref()).unwrap_or(false);
+        let first = if is_k3s { [K3S_KUBECONFIG; 2] } else { [KUBELET_KUBECONFIG, MANAGED_KUBECONFIG] };
+        first.into_iter().chain([K3S_KUBECONFIG]).find(|path| self.files.exists(path.as_ref()).unwrap_or(false))
     }
 
     fn credential(&self) -> Result<Credential, ClusterError> {

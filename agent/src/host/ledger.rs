@@ -78,7 +78,9 @@ impl Ledger {
             if now == original {
                 continue;
             }
-            if now.as_deref().map(sha256) != entry.left {
+            // Without the bytes it cannot be put back, and it was somebody's.
+            let is_lost = entry.original.is_some() && original.is_none();
+            if is_lost || now.as_deref().map(sha256) != entry.left {
                 others.push(path.clone());
                 continue;
             }

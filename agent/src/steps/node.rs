@@ -12,10 +12,17 @@ use super::{k3s, kubelet};
 use crate::host::cluster::{ClusterError, K3S_CERTIFICATE, KUBELET_CERTIFICATE, Node as NodeObject};
 use crate::identity;
 use crate::look::Look;
+use crate::show::utc;
 use crate::step::{Change, Finding, Stage, Status, Step, UnitVerb};
 
 /// A running kubelet registers within 4 s of its start; one whose Node was deleted never does, until it is restarted.
 const REGISTERS_WITHIN: Duration = Duration::from_secs(60);
+
+/// When a kubelet was last restarted because it had no Node.
+const RESTARTED: &str = "/run/gpuk-agent/node-missing";
+
+/// How long such a restart is not repeated.
+const AGAIN_AFTER: Duration = Duration::from_secs(600);
 
 /// How long a Node is left to its kubelet after it was given up.
 const SILENT_FOR: Duration = Duration::from_secs(10);
@@ -151,9 +158,14 @@ pub(super) fn judge(look: Look<'_>, name: &str, node: &NodeObject) -> Status {
 
 async fn missing(look: Look<'_>, name: &str) -> Result<Status> {
     let unit = look.unit(unit_of(look)).await?.unwrap_or_default();
-    if unit.is_running() && look.since_boot()?.saturating_sub(Duration::from_micros(unit.active_since)) > REGISTERS_WITHIN {
+    let up = look.since_boot()?.saturating_sub(Duration::from_micros(unit.active_since));
+    // Where it did not help it is not done again at once; a server of k3s takes its API server along.
+    let restarted = look.modified(RESTARTED)?.and_then(|when| look.now().duration_since(when).ok());
+    let is_server = unit_of(look) == k3s::SERVER_UNIT;
+    if unit.is_running() && up > REGISTERS_WITHIN && !is_server && restarted.is_none_or(|ago| ago > AGAIN_AFTER) {
         let why = format!("there is no Node {name}: it was deleted while its kubelet ran, which never registers again by itself");
-        return Ok(Status::pending(why, vec![Change::Unit(UnitVerb::Restart, unit_of(look).to_owned())]));
+        let mark = Change::write(RESTARTED, format!("{name}\n{}\n", utc(look.now())));
+        return Ok(Status::pending(why, vec![mark, Change::Unit(UnitVerb::Restart, unit_of(look).to_owned())]));
     }
     Ok(Status::Waiting(not_registered(look, name)))
 }

@@ -4,6 +4,7 @@ use anyhow::Result;
 use async_trait::async_trait;
 use serde_json::json;
 
+use super::k3s;
 use super::node::unreachable;
 use crate::host::cluster::ADMINISTRATOR_KUBECONFIG;
 use crate::look::Look;
@@ -34,6 +35,9 @@ impl Step for RuntimeClass {
     }
 
     async fn check(&self, look: Look<'_>) -> Result<Status> {
+        if k3s::is_wanted(look.config) {
+            return Ok(Status::Ready("k3s brings its own RuntimeClasses".to_owned()));
+        }
         if !look.config.wants_join() || !look.config.cluster.runtime_class {
             return Ok(Status::Ready("not asked to make a RuntimeClass".to_owned()));
         }

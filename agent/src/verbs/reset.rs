@@ -52,6 +52,7 @@ pub async fn reset(session: &Session, what: &What<'_>, dry_run: bool, json: bool
         }
     };
     let stop = round::stop_on_signals();
+    let was_open = is_open(session).await;
     let done = if dry_run { show(session, &steps, &stop).await } else { take_away(session, what, &steps, json, &stop).await };
     let records = match done {
         Ok(records) => records,
@@ -74,7 +75,9 @@ pub async fn reset(session: &Session, what: &What<'_>, dry_run: bool, json: bool
     match what {
         What::Membership => {
             let exit = up::up(session, json).await;
-            uncordon(session).await;
+            if exit == Exit::Fine && was_open {
+                uncordon(session).await;
+            }
             exit
         }
         _ => {
@@ -140,6 +143,12 @@ async fn take_away(
     stop: &Stop,
 ) -> Result<Vec<StepRecord>, Refused> {
     round::has_root(session, &what.words())?;
+    if !matches!(what, What::Steps(_)) {
+        round::may_change(session)?;
+    }
+    if matches!(what, What::Membership) {
+        may_rejoin(session)?;
+    }
     let service = session.look().unit(SERVICE).await.ok().flatten();
     // Of a membership that is the very point.
     let is_kept_up = service.is_some_and(|service| service.is_running()) && !matches!(what, What::Membership);
@@ -164,6 +173,31 @@ async fn take_away(
         }
     }
     Ok(records)
+}
+
+/// Nothing is left that cannot be joined again, as far as the configuration tells.
+fn may_rejoin(session: &Session) -> Result<(), Refused> {
+    let missing: Vec<&str> = session.config.missing_for_join().into_iter().map(|missing| missing.key).collect();
+    let why = if !session.config.wants_join() {
+        "the configuration does not ask this machine to join a cluster".to_owned()
+    } else if !missing.is_empty() {
+        format!("not given: {}", missing.join(", "))
+    } else {
+        return Ok(());
+    };
+    let finding = Finding::new(
+        "rejoin-not-configured",
+        "This machine would leave its cluster and could not join one",
+        why,
+        "gpuk-agent config show --origin   (then write what is missing into /etc/gpuk/agent.toml)",
+    );
+    Err(Refused { finding, exit: Exit::Broken })
+}
+
+/// Whether new pods may come to the node, as far as that can be known.
+async fn is_open(session: &Session) -> bool {
+    let Some(node) = identity::name(session.look()) else { return false };
+    session.look().node(&node).await.is_ok_and(|node| node.is_some_and(|node| !node.unschedulable))
 }
 
 /// The same cluster still has the Node that was drained.

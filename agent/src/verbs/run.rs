@@ -29,6 +29,9 @@ use pauses::Pauses;
 /// The verb, as history names it.
 const VERB: &str = "run";
 
+/// How long the service waits to be stopped by the reboot that it asked for.
+const LAST_REST: Duration = Duration::from_secs(600);
+
 /// How long one round may wait for the outside world before everything is looked at again.
 const ROUND_PATIENCE: Duration = Duration::from_secs(120);
 
@@ -101,9 +104,17 @@ pub(super) async fn one_round(common: &Common, environment: Vec<(String, String)
     release(session.look());
     wake::remember(&session.host, session.look());
     let steps = catalog::steps(session.config.node.role);
+    if stop.requested() {
+        return Ok(outcome(&records, &steps));
+    }
     let status = match reboots::after(&session.host, session.look(), &records, &steps).await {
         Ok(reboots::Decision::Nothing) => summary(&records),
-        Ok(reboots::Decision::Rebooting) => "rebooting, since nothing else makes the GPUs work".to_owned(),
+        Ok(reboots::Decision::Rebooting) => {
+            service::status("rebooting, since nothing else makes the GPUs work");
+            // Another round would only be cut off.
+            stop.sleep(LAST_REST).await;
+            return Ok(Outcome::Troubled);
+        }
         Ok(reboots::Decision::Not(why)) => format!("{}; only a reboot cures it, and none is made: {why}", summary(&records)),
         Err(error) => format!("{}; a reboot failed: {error:#}", summary(&records)),
     };

@@ -31,7 +31,7 @@ pub async fn evict_all(server: &ApiServer, node: &str) -> Result<(), ClusterErro
 /// How many pods of the node could go elsewhere and are not on their way.
 pub async fn staying(server: &ApiServer, node: &str) -> Result<usize, ClusterError> {
     let pods = server.request(get(&format!("/api/v1/pods?fieldSelector=spec.nodeName={node}"))?).await?.unwrap_or_default();
-    Ok(pods["items"].as_array().into_iter().flatten().filter_map(movable).count())
+    Ok(pods["items"].as_array().into_iter().flatten().filter_map(movable).filter(|(.., is_going)| !is_going).count())
 }
 
 /// Namespace, name, and whether it is on its way, of a pod that somebody makes anew elsewhere; `None` for all others.

@@ -148,6 +148,9 @@ pub fn member(look: Look<'_>, evidence: String) -> Result<Status> {
 
 /// A join that got as far as the kubelet's certificate, and no further.
 pub async fn finish(look: Look<'_>) -> Result<Status> {
+    if let Err(status) = certificate_key(look)? {
+        return Ok(status);
+    }
     let opened = match credential::that_opens(look, true).await? {
         Ok(opened) => opened,
         Err(status) => return Ok(status),

@@ -4,13 +4,14 @@ use std::time::Duration;
 
 use anyhow::{Result, bail};
 
+use super::control_plane::Existing;
 use super::joined::{AUTHORITY, CERTIFICATE, KUBELET_CONFIG, KUBELET_FLAGS, Membership, membership};
 use super::kubeadm::DISCOVERY_FILE;
 use super::name::JOINED_ONTO;
 use super::renewal::BOOTSTRAP_FILE;
 use super::{KUBELET, credential};
 use crate::config::Role;
-use crate::host::cluster::{KUBELET_CERTIFICATES, KUBELET_KUBECONFIG};
+use crate::host::cluster::{K3S_CERTIFICATE, KUBELET_CERTIFICATES, KUBELET_KUBECONFIG};
 use crate::identity;
 use crate::look::Look;
 use crate::step::{Change, UnitVerb};
@@ -29,12 +30,19 @@ const CHECKPOINTS: [&str; 4] = [
 
 /// What takes this machine out of its cluster: no changes where nothing of a join is left.
 pub async fn leave(look: Look<'_>) -> Result<Vec<Change>> {
+    // Whoever joined this machine takes it out again.
+    if !look.config.wants_join() {
+        return Ok(Vec::new());
+    }
     if k3s::is_wanted(look.config) {
+        if !look.exists(K3S_CERTIFICATE)? {
+            return Ok(Vec::new());
+        }
         bail!(
             "k3s brings its own way out: k3s-agent-uninstall.sh (on a server k3s-uninstall.sh), which its installer put beside it"
         );
     }
-    if look.config.node.role == Role::ControlPlane {
+    if look.config.node.role == Role::ControlPlane && Existing::look(look)?.is_any() {
         bail!(
             "a control plane node is a member of etcd, which loses its majority when one just goes: on this node, kubeadm reset \
              (it takes the member out first)"

@@ -23,6 +23,9 @@ pub const BOOTSTRAP_FILE: &str = "/etc/kubernetes/bootstrap-kubelet.conf";
 /// A certificate is there 3 to 4 s after the kubelet's start; until then nobody is asked again.
 const ISSUED_WITHIN: Duration = Duration::from_secs(30);
 
+/// How long a kubelet is left to ask with one bootstrap file.
+const ANEW_AFTER: Duration = Duration::from_secs(300);
+
 /// Finds a cluster that is still the machine's own, and lets the kubelet ask it for a certificate.
 pub async fn renew(look: Look<'_>, why: String, bad_certificate: bool, bad_kubeconfig: bool) -> Result<Status> {
     let kubelet = look.unit(KUBELET).await?.unwrap_or_default();
@@ -46,12 +49,13 @@ pub async fn renew(look: Look<'_>, why: String, bad_certificate: bool, bad_kubec
         return Ok(Status::Broken(finding));
     }
     let bootstrap = kubeadm::kubeconfig(&target, &cluster)?;
-    if waits.is_some() && look.text(BOOTSTRAP_FILE)?.as_deref() == Some(&bootstrap) {
+    // Another token, or another endpoint, is no reason to begin anew while the first may still do.
+    let is_same = look.text(BOOTSTRAP_FILE)?.as_deref() == Some(&bootstrap);
+    if waits.is_some_and(|waits| is_same || waits < ANEW_AFTER) {
         return Ok(Status::Waiting(not_issued(&why)));
     }
-    let mut changes = changes(&target, bootstrap, bad_certificate, bad_kubeconfig)?;
-    changes.extend(credential::remains(look)?);
-    Ok(Status::pending(why, changes))
+    // An answer with a token stays until the certificate is there: a token a look would be minted otherwise.
+    Ok(Status::pending(why, changes(&target, bootstrap, bad_certificate, bad_kubeconfig)?))
 }
 
 fn changes(target: &Target, bootstrap: String, bad_certificate: bool, bad_kubeconfig: bool) -> Result<Vec<Change>> {

@@ -17,7 +17,7 @@ use crate::steps::kubelet::registration::Registration;
 pub const DIRECTORY: &str = "/etc/rancher/k3s/config.yaml.d";
 
 /// The agent's own.
-pub const DROP_IN: &str = "/etc/rancher/k3s/config.yaml.d/50-gpuk-agent.yaml";
+pub use crate::host::cluster::K3S_DROP_IN as DROP_IN;
 
 /// The token, which k3s reads at every start. The other file may be read by anyone.
 pub const TOKEN_FILE: &str = "/etc/rancher/k3s/gpuk-agent-token";

@@ -11,10 +11,12 @@ use super::telling::{other_token, tell, token_text};
 use super::trouble::{cannot_start, hash_before_ca, joining, not_joined, starting};
 use super::{load_balancer, target, verdict};
 use crate::host::cluster::K3S_CERTIFICATE;
+use crate::host::network::{Get, Trust};
 use crate::host::units::UnitState;
+use crate::identity;
 use crate::look::Look;
 use crate::show::utc;
-use crate::step::{Change, Status, UnitVerb};
+use crate::step::{Change, Finding, Status, UnitVerb};
 use crate::steps::join::UNVERIFIED;
 
 /// A good join takes seconds; until then nobody is asked again.
@@ -69,6 +71,34 @@ async fn member(look: Look<'_>, until: SystemTime, unit: &UnitState) -> Result<S
     Ok(Status::Ready(evidence))
 }
 
+/// How long a server may take to say that it is one.
+const PONG: Duration = Duration::from_secs(5);
+
+/// Why this machine does not make a cluster although it is told to: there is one, or was one, and this would be a second.
+async fn other_cluster(look: Look<'_>) -> Result<Option<Finding>> {
+    let mut why = match identity::of(look)? {
+        Ok(identity) if identity.decision.as_ref().is_some_and(|decision| decision.joined) => {
+            Some(format!("a cluster knew this machine as {}", identity.name))
+        }
+        _ => None,
+    };
+    for endpoint in &look.config.cluster.endpoints {
+        let get = Get { url: format!("{endpoint}/ping"), trust: Trust::Anyone, bearer: None, headers: Vec::new(), limit: PONG };
+        if look.get(get).await.is_ok_and(|answer| answer.status == 200 && answer.body.starts_with(b"pong")) {
+            why = Some(format!("{endpoint} answers as a server of k3s"));
+        }
+    }
+    Ok(why.map(|why| {
+        Finding::new(
+            "cluster-exists",
+            "This node is to make a cluster, and there is one, or was one with this node in it",
+            why,
+            "to join it, take cluster.init out of /etc/gpuk/agent.toml and give its token; to make a new one in its place, stop the old one \
+             and: rm /var/lib/gpuk-agent/identity.json",
+        )
+    }))
+}
+
 /// Not joined: finds a server that proves itself, and tells k3s. When k3s was told already, finds out why it has not joined.
 async fn stranger(look: Look<'_>, why: String, damaged: &[&'static str], unit: &UnitState) -> Result<Status> {
     let before = Cluster::written(look)?;
@@ -77,6 +107,9 @@ async fn stranger(look: Look<'_>, why: String, damaged: &[&'static str], unit: &
         return Ok(Status::Waiting(joining(&why)));
     }
     if look.config.makes_k3s_cluster() {
+        if !is_told && let Some(finding) = other_cluster(look).await? {
+            return Ok(Status::Broken(finding));
+        }
         let cluster = Cluster { cluster_init: true, ..Cluster::default() };
         let token = match target::token(look)? {
             Ok(token) => token,

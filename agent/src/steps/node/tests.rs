@@ -36,7 +36,22 @@ async fn a_node_is_ours_and_of_this_boot_and_ready() {
 async fn a_deleted_node_comes_back_by_a_restart_of_its_kubelet() {
     assert_eq!(code(&node_with(Ok(None), 990_000_000).await), "node-not-registered");
     let made = changes(node_with(Ok(None), 100_000_000).await);
-    assert_eq!(made.iter().map(ToString::to_string).collect::<Vec<_>>(), ["restart kubelet.service"]);
+    let expected = ["write /run/gpuk-agent/node-missing", "restart kubelet.service"];
+    assert_eq!(made.iter().map(ToString::to_string).collect::<Vec<_>>(), expected);
+}
+
+#[tokio::test]
+async fn a_restart_that_did_not_help_is_not_repeated_at_once() {
+    let (_root, mut host) = machine(&[("proc/uptime", "1000.00 1.00\n"), ("run/gpuk-agent/node-missing", "i-1\n")]);
+    let written = host.files.modified("/run/gpuk-agent/node-missing".as_ref()).unwrap().unwrap();
+    let running = UnitState { active: "active".to_owned(), active_since: 100_000_000, ..UnitState::default() };
+    host.units = Box::new(ScriptedUnits::with([("kubelet.service", running)]));
+    host.cluster = Box::new(ScriptedCluster::answering(Ok(None)));
+    let written = written.duration_since(SystemTime::UNIX_EPOCH).unwrap().as_secs();
+    host.clock = Box::new(FixedClock::at(written + 599));
+    assert_eq!(code(&check(&Node, &host, &facts(), "").await), "node-not-registered");
+    host.clock = Box::new(FixedClock::at(written + 602));
+    assert_eq!(changes(check(&Node, &host, &facts(), "").await).len(), 2);
 }
 
 #[tokio::test]

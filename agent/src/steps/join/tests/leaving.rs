@@ -48,9 +48,18 @@ async fn who_is_no_member_is_not_drained_and_who_left_has_nothing_to_do() {
 }
 
 #[tokio::test]
+async fn who_was_joined_by_somebody_else_stays() {
+    let machine = joined().set("cluster.kind", Some("none"));
+    assert_eq!(changes(&machine, 3).await.unwrap(), []);
+    let reset_already = Machine::fresh(&[A]).set("node.role", Some("control-plane"));
+    assert_eq!(changes(&reset_already, 0).await.unwrap(), []);
+}
+
+#[tokio::test]
 async fn a_member_of_etcd_does_not_just_go() {
     let machine = joined().set("node.role", Some("control-plane"));
     machine.write(AUTHORITY, CA);
+    machine.write("/etc/kubernetes/manifests/etcd.yaml", "kind: Pod");
     let error = changes(&machine, 0).await.unwrap_err().to_string();
     assert!(error.contains("kubeadm reset"), "{error}");
 }

@@ -157,7 +157,7 @@ async fn a_server_that_moved_is_followed_and_a_rebuilt_cluster_is_not() {
 async fn a_node_whose_object_was_deleted_registers_by_a_start_of_k3s() {
     let mut machine = member(&[(A, Server::good())]).await;
     machine.host.cluster = Box::new(ScriptedCluster::answering(Ok(None)));
-    assert_eq!(changes(machine.check(&Node).await), ["restart k3s-agent.service"]);
+    assert_eq!(changes(machine.check(&Node).await), ["write /run/gpuk-agent/node-missing", "restart k3s-agent.service"]);
 }
 
 #[tokio::test(start_paused = true)]
