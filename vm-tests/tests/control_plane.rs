@@ -78,6 +78,7 @@ fn a_machine_joins_the_control_plane() -> Result<()> {
 }
 
 #[test]
+#[ignore = "not seen to its end yet: cargo test -p vm-tests --test control_plane -- --ignored"]
 fn a_machine_makes_a_cluster_where_it_is_told_to() -> Result<()> {
     let image = Stage::control_plane_image()?;
     network()?.inside(|| {
